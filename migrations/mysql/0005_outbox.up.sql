@@ -14,5 +14,6 @@ CREATE TABLE IF NOT EXISTS hubbub_outbox (
     tried_since BIGINT,
     reason VARBINARY(1024),
     KEY hubbub_outbox_due (state, due_at, id),
-    KEY hubbub_outbox_room (room_id, id)
+    KEY hubbub_outbox_room (room_id, id),
+    KEY hubbub_outbox_type (state, type, id)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

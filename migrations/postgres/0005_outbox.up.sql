@@ -18,3 +18,8 @@ CREATE TABLE IF NOT EXISTS hubbub_outbox (
 CREATE INDEX IF NOT EXISTS hubbub_outbox_due ON hubbub_outbox (state, due_at, id);
 
 CREATE INDEX IF NOT EXISTS hubbub_outbox_room ON hubbub_outbox (room_id, id);
+
+CREATE INDEX IF NOT EXISTS hubbub_outbox_type ON hubbub_outbox (state, type, id);
+
+-- For the first rows that wait, also before the table is analysed: usually it is empty.
+CREATE INDEX IF NOT EXISTS hubbub_outbox_waiting ON hubbub_outbox (state, id);

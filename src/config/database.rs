@@ -84,8 +84,10 @@ const WORKERS: Key = Key {
     default: KeyDefault::Value("on"),
     summary: "Whether this node publishes the announcements in the outbox of the database, and runs its \
               jobs, such as mails: `on`, or `off` where other nodes or `hubbub worker` do it.",
-    help: "With `off` on every node, and without `hubbub worker`, no announcement is published, and no \
-           mail is sent.",
+    help: "A node publishes its own announcements at once. Those of a node with `off` are found by the \
+           workers of others, which ask the database four times a second: so a removal or a log-out \
+           takes effect up to 0.25 s later. With `off` on every node, and without `hubbub worker`, no \
+           announcement is published, and no mail is sent.",
     see: "accounts.md#the-outbox",
     ..Key::PLAIN
 };

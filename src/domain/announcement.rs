@@ -99,6 +99,9 @@ impl Change {
         "member_removed",
     ];
 
+    /// The names of the events that take something away. They are published before those of other rooms.
+    pub const URGENT_EVENTS: [&str; 2] = ["session_ended", "member_removed"];
+
     /// The name of the event.
     #[must_use]
     pub const fn event(&self) -> &'static str {

@@ -1,10 +1,12 @@
-//! Finds the entry that an earlier attempt to publish a row may have left in the log.
+//! Finds the entries that earlier attempts to publish rows may have left in the log.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::backplane::{EntryKind, Result, RoomLog, Window, change_record};
+use crate::backplane::{BackplaneError, Entry, EntryKind, RoomLog, Window, change_record};
 use crate::domain::RoomId;
 
 /// Entries of one read.
@@ -13,40 +15,57 @@ const PAGE_BYTES: usize = 1024 * 1024;
 /// How much the clocks of the log and of the database may differ.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(3600);
 
-/// Whether the log has the change with this id among the entries of the last `since`.
-///
-/// # Errors
-/// Those of the log.
-pub(super) async fn is_in_log(
+/// What a search has found.
+#[derive(Default)]
+pub(super) struct Search {
+    /// These are in the log.
+    pub found: HashSet<Uuid>,
+    /// Why the search has ended early.
+    pub error: Option<BackplaneError>,
+}
+
+/// Searches the entries of the last `since` for changes with these ids, until the deadline.
+pub(super) async fn find(
     log: &dyn RoomLog,
     room: &RoomId,
-    id: Uuid,
+    ids: Vec<Uuid>,
     since: Duration,
-) -> Result<bool> {
+    deadline: Instant,
+) -> Search {
+    let mut missing: HashSet<Uuid> = ids.into_iter().collect();
+    let mut search = Search::default();
     let mut newest = None;
     let mut window = Window::Newest;
-    loop {
-        let page = log
-            .read(room, window, PAGE_ENTRIES, PAGE_BYTES)
-            .await?
-            .entries;
-        let is_it = |parts: change_record::Parts<'_>| parts.id == id;
-        if page
-            .iter()
-            .filter(|entry| entry.kind == EntryKind::Change)
-            .filter_map(|entry| change_record::Parts::of(&entry.record))
-            .any(is_it)
-        {
-            return Ok(true);
+    while !missing.is_empty() {
+        if Instant::now() > deadline {
+            let reason = "the search for an earlier attempt takes longer than the lease";
+            search.error = Some(BackplaneError::Unavailable(reason.to_owned()));
+            return search;
         }
+        let page = match log.read(room, window, PAGE_ENTRIES, PAGE_BYTES).await {
+            Ok(page) => page.entries,
+            Err(error) => {
+                search.error = Some(error);
+                return search;
+            }
+        };
+        search.found.extend(taken_from(&mut missing, &page));
         let (Some(first), Some(last)) = (page.first(), page.last()) else {
-            return Ok(false);
+            return search;
         };
         let newest = *newest.get_or_insert(last.at.0);
         let age = Duration::from_millis(newest.saturating_sub(first.at.0));
         if first.seq <= 1 || age > since + CLOCK_DIFFERENCE {
-            return Ok(false);
+            return search;
         }
         window = Window::Before(first.seq);
     }
+    search
+}
+
+/// Takes the ids of the page's changes out of those that are missing.
+fn taken_from(missing: &mut HashSet<Uuid>, page: &[Entry]) -> Vec<Uuid> {
+    let changes = page.iter().filter(|entry| entry.kind == EntryKind::Change);
+    let ids = changes.filter_map(|entry| Some(change_record::Parts::of(&entry.record)?.id));
+    ids.filter(|id| missing.remove(id)).collect()
 }

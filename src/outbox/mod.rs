@@ -10,21 +10,21 @@ mod ids;
 mod jobs;
 mod metrics;
 mod payloads;
+mod publish;
 mod rooms;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::backplane::{BackplaneError, Lifecycle, RoomLog, change_record};
-use crate::domain::{Change, RoomId};
-use crate::store::{Outbox, OutboxId, OutboxRow, StoreError};
+use crate::backplane::{Lifecycle, RoomLog};
+use crate::domain::RoomId;
+use crate::store::{Outbox, OutboxRow, StoreError};
 use crate::telemetry::meter::Counter;
 use rooms::Rooms;
 
@@ -39,16 +39,13 @@ const BATCH: usize = 200;
 const LEASE: Duration = Duration::from_secs(15);
 /// The longest time between two looks at the outbox: rows of other programs, and of workers that have
 /// ended, are found by them.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// What is left of a lease when its rows are not published any more.
-const LEASE_MARGIN: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// The pause after the database could not be reached.
+const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// The most rows that are held at once.
 const MAX_HELD: usize = 2 * BATCH;
 /// Rooms that are published to at the same time.
 const CONCURRENT_ROOMS: usize = 16;
-/// The pause before a row is tried again: at first, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// How often the log is asked for while it is down.
 const DOWN_INTERVAL: Duration = Duration::from_millis(50);
 /// The shortest pause after a look that found nothing to publish.
@@ -72,18 +69,11 @@ pub struct Worker {
 }
 
 /// Rows that were claimed.
+#[derive(Default)]
 struct Claimed {
     count: usize,
-    rooms: BTreeMap<RoomId, Vec<OutboxRow>>,
-}
-
-/// What became of a row.
-enum Outcome {
-    Published,
-    /// It is tried again later.
-    Postponed(String),
-    /// It can never be published.
-    Failed(String),
+    /// In the order in which their rows should be published.
+    rooms: Vec<(RoomId, Vec<OutboxRow>)>,
 }
 
 impl Worker {
@@ -136,25 +126,43 @@ impl Worker {
         rooms.all_ended().await;
     }
 
-    /// How long nothing is due, as far as is known.
-    async fn pause(&self) -> Duration {
-        match self.outbox.next_due().await {
-            Ok(Some(due)) => due.clamp(SHORTEST_PAUSE, POLL_INTERVAL),
-            Ok(None) | Err(_) => POLL_INTERVAL,
+    /// Claims at most so many of the rows that are due, by room. A claim writes to the database, also if
+    /// it finds nothing; so it is made only when a read has found a row. Returns the claimed rows, and how
+    /// long nothing more is due, as far as is known.
+    async fn claim_due(&self, limit: usize) -> Result<(Claimed, Duration), StoreError> {
+        match self.outbox.next_due().await? {
+            Some(Duration::ZERO) => {}
+            Some(due) => return Ok((Claimed::default(), due.clamp(SHORTEST_PAUSE, POLL_INTERVAL))),
+            None => return Ok((Claimed::default(), POLL_INTERVAL)),
         }
+        let claimed = self.claim(limit).await?;
+        // Another worker may have claimed the row that was due.
+        let pause = if claimed.count == 0 {
+            SHORTEST_PAUSE
+        } else {
+            Duration::ZERO
+        };
+        Ok((claimed, pause))
     }
 
-    /// Claims at most so many of the rows that are due, by room.
     async fn claim(&self, limit: usize) -> Result<Claimed, StoreError> {
-        let claimed = self.outbox.claim(limit, LEASE).await?;
-        let count = claimed.len();
-        let mut rooms: BTreeMap<RoomId, Vec<OutboxRow>> = BTreeMap::new();
-        for row in claimed {
-            if let Some(room) = &row.room {
-                rooms.entry(room.clone()).or_default().push(row);
+        let rows = self.outbox.claim(limit, LEASE).await?;
+        let mut claimed = Claimed {
+            count: rows.len(),
+            rooms: Vec::new(),
+        };
+        let mut places: HashMap<RoomId, usize> = HashMap::new();
+        for row in rows {
+            let Some(room) = row.room.clone() else {
+                continue;
+            };
+            let place = *places.entry(room.clone()).or_insert(claimed.rooms.len());
+            if place == claimed.rooms.len() {
+                claimed.rooms.push((room, Vec::new()));
             }
+            claimed.rooms[place].1.push(row);
         }
-        Ok(Claimed { count, rooms })
+        Ok(claimed)
     }
 
     /// Publishes at most a batch of the rows that are due, room by room. Returns how many were claimed.
@@ -165,98 +173,9 @@ impl Worker {
     pub async fn publish_due(&self) -> Result<usize, StoreError> {
         let Claimed { count, rooms } = self.claim(BATCH).await?;
         for (room, rows) in rooms {
-            self.publish_to(&room, rows, Instant::now()).await?;
+            self.publish_to(&room, rows, tokio::time::Instant::now())
+                .await?;
         }
         Ok(count)
     }
-
-    /// Publishes the rows of one room, in their order, up to the first one that must wait.
-    async fn publish_to(
-        &self,
-        room: &RoomId,
-        rows: Vec<OutboxRow>,
-        claimed_at: Instant,
-    ) -> Result<(), StoreError> {
-        let mut done: Vec<OutboxId> = Vec::new();
-        let mut rows = rows.into_iter();
-        let mut postponed = None;
-        for row in rows.by_ref() {
-            // The rows may belong to another worker soon, which goes on with the first that is left.
-            if claimed_at.elapsed() > LEASE - LEASE_MARGIN {
-                break;
-            }
-            match self.publish(room, &row).await {
-                Outcome::Published => done.push(row.id),
-                Outcome::Failed(reason) => self.fail(row.id, &reason).await?,
-                Outcome::Postponed(reason) => {
-                    postponed = Some((row, reason));
-                    break;
-                }
-            }
-        }
-        self.outbox.done(&done).await?;
-        self.published.add(done.len() as u64);
-        let Some((row, reason)) = postponed else {
-            return Ok(());
-        };
-        self.postponed.add(1);
-        // The later rows of the room were claimed, too.
-        let ids: Vec<OutboxId> = std::iter::once(row.id)
-            .chain(rows.map(|row| row.id))
-            .collect();
-        self.outbox
-            .retry(&ids, backoff(row.attempts), &reason)
-            .await
-    }
-
-    async fn publish(&self, room: &RoomId, row: &OutboxRow) -> Outcome {
-        if !Change::EVENTS.contains(&row.kind.as_str()) {
-            return Outcome::Failed(format!("this release has no event {:?}", row.kind));
-        }
-        if let Err(refusal) = RoomId::parse("room_id", room.as_str()) {
-            return Outcome::Failed(refusal.text.to_string());
-        }
-        if !change_record::is_payload(&row.payload) {
-            return Outcome::Failed("the payload is not a JSON object with a field".to_owned());
-        }
-        let id = ids::of_row(self.deployment, row.id, row.first_claimed);
-        // The log may not know any more that an earlier attempt has published the row.
-        if row.tried_for > self.dedupe_ttl / 2 {
-            match earlier::is_in_log(&*self.log, room, id, row.tried_for).await {
-                Ok(true) => return Outcome::Published,
-                Ok(false) => {}
-                Err(error @ BackplaneError::Unreadable(_)) => {
-                    return Outcome::Failed(error.to_string());
-                }
-                Err(error) => return Outcome::Postponed(error.to_string()),
-            }
-        }
-        let record = change_record::encode(room, &row.kind, id, &row.payload);
-        match self.log.announce(room, id, record).await {
-            Ok(_) => Outcome::Published,
-            Err(error @ (BackplaneError::TooLarge | BackplaneError::Unreadable(_))) => {
-                Outcome::Failed(error.to_string())
-            }
-            Err(error) => Outcome::Postponed(error.to_string()),
-        }
-    }
-
-    async fn fail(&self, row: OutboxId, reason: &str) -> Result<(), StoreError> {
-        tracing::error!(
-            row,
-            reason,
-            "outbox: a row is given up; see hubbub outbox list"
-        );
-        self.failed.add(1);
-        self.outbox.fail(row, reason).await
-    }
-}
-
-/// The pause after so many attempts: doubled with each, and up to a fifth longer, so that rows which were
-/// postponed at once are not due at once.
-fn backoff(attempts: u64) -> Duration {
-    let doubled = FIRST_PAUSE * 2_u32.pow(attempts.saturating_sub(1).min(7) as u32);
-    let random = u32::from(Uuid::new_v4().as_bytes()[0]);
-    let pause = doubled.min(LAST_PAUSE);
-    pause + pause * random / (256 * 5)
 }

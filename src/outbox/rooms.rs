@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{BATCH, CONCURRENT_ROOMS, Claimed, MAX_HELD, POLL_INTERVAL, Worker};
+use super::{BATCH, CONCURRENT_ROOMS, Claimed, ERROR_PAUSE, MAX_HELD, POLL_INTERVAL, Worker};
 
 /// The rooms whose rows are being published.
 pub(super) struct Rooms {
@@ -47,18 +47,14 @@ impl Rooms {
         if limit == 0 {
             return POLL_INTERVAL;
         }
-        match self.worker.claim(limit).await {
-            Ok(claimed) => {
-                let may_be_more = claimed.count == limit;
+        match self.worker.claim_due(limit).await {
+            Ok((claimed, pause)) => {
                 self.start(claimed);
-                if may_be_more {
-                    return Duration::ZERO;
-                }
-                self.worker.pause().await
+                pause
             }
             Err(error) => {
                 tracing::warn!(%error, "outbox: the database can't be reached");
-                POLL_INTERVAL
+                ERROR_PAUSE
             }
         }
     }

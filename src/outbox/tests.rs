@@ -1,23 +1,47 @@
 //! Tests of the worker on an embedded log and an outbox of their own.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::*;
-use crate::backplane::{Appended, BackplaneKind, BackplaneLimits, Counters, Slice, Window, memory};
+use crate::backplane::{
+    Appended, BackplaneError, BackplaneKind, BackplaneLimits, Counters, Slice, Window,
+    change_record, memory,
+};
 use crate::domain::{Head, NewMessage};
-use crate::store::{Result, RowState};
+use crate::store::{Claim, OutboxId, Result, RowState};
 
 /// An outbox with rows in memory. Its first calls of `done` fail.
 #[derive(Default)]
 struct Rows {
     rows: Mutex<VecDeque<OutboxRow>>,
+    leased: Mutex<HashSet<OutboxId>>,
+    claims: AtomicUsize,
     failures: Mutex<usize>,
     failed: Mutex<Vec<String>>,
+    postponed: Mutex<Vec<OutboxId>>,
+}
+
+impl Rows {
+    fn left(&self) -> Vec<OutboxId> {
+        self.rows.lock().iter().map(|row| row.id).collect()
+    }
+
+    /// Ends all leases.
+    fn release(&self) {
+        self.leased.lock().clear();
+    }
+
+    fn free(&self) -> Vec<OutboxId> {
+        let leased = self.leased.lock();
+        let ids = self.left().into_iter();
+        ids.filter(|id| !leased.contains(id)).collect()
+    }
 }
 
 #[async_trait]
@@ -27,33 +51,45 @@ impl Outbox for Rows {
     }
 
     async fn claim(&self, limit: usize, _: Duration) -> Result<Vec<OutboxRow>> {
+        self.claims.fetch_add(1, Ordering::SeqCst);
+        let free = self.free();
         let mut rows = self.rows.lock();
-        rows.iter_mut().for_each(|row| row.attempts += 1);
-        Ok(rows.iter().take(limit).cloned().collect())
+        let free = rows.iter_mut().filter(|row| free.contains(&row.id));
+        let claimed = free.take(limit).map(|row| {
+            row.attempts += 1;
+            row.clone()
+        });
+        let claimed: Vec<OutboxRow> = claimed.collect();
+        self.leased.lock().extend(claimed.iter().map(|row| row.id));
+        Ok(claimed)
     }
 
-    async fn done(&self, done: &[OutboxId]) -> Result<()> {
+    async fn done(&self, done: &[Claim]) -> Result<()> {
         let mut failures = self.failures.lock();
         if *failures > 0 && !done.is_empty() {
             *failures -= 1;
             return Err(StoreError::Unavailable("on purpose".to_owned()));
         }
-        self.rows.lock().retain(|row| !done.contains(&row.id));
+        let mut rows = self.rows.lock();
+        rows.retain(|row| !done.contains(&row.claim()));
         Ok(())
     }
 
-    async fn retry(&self, _: &[OutboxId], _: Duration, _: &str) -> Result<()> {
+    async fn retry(&self, claims: &[Claim], _: Duration, _: &str) -> Result<()> {
+        let mut postponed = self.postponed.lock();
+        postponed.extend(claims.iter().map(|claim| claim.row));
         Ok(())
     }
 
-    async fn fail(&self, row: OutboxId, reason: &str) -> Result<()> {
-        self.rows.lock().retain(|other| other.id != row);
+    async fn fail(&self, claim: Claim, reason: &str) -> Result<()> {
+        self.rows.lock().retain(|other| other.claim() != claim);
         self.failed.lock().push(reason.to_owned());
         Ok(())
     }
 
     async fn next_due(&self) -> Result<Option<Duration>> {
-        Ok(None)
+        let is_due = !self.free().is_empty();
+        Ok(is_due.then_some(Duration::ZERO))
     }
 
     async fn has_waiting(&self, _: &RoomId) -> Result<bool> {
@@ -145,6 +181,7 @@ async fn a_row_that_could_not_be_removed_is_published_once() {
         // So the log has forgotten the key.
         tokio::time::sleep(Duration::from_millis(5)).await;
         outbox.rows.lock()[0].tried_for = Duration::from_millis(10);
+        outbox.release();
         worker.publish_due().await.unwrap();
         assert!(outbox.rows.lock().is_empty());
         let published = published_by(&*log, 1).await;
@@ -188,14 +225,29 @@ async fn published_by(log: &dyn RoomLog, row: OutboxId) -> usize {
     ids.filter(|parts| parts.id == id).count()
 }
 
-/// A log that never announces to one room.
-struct HangingLog {
+/// A log with faults, which counts.
+struct TestLog {
     inner: Arc<dyn RoomLog>,
-    hanging: RoomId,
+    /// Never announces to this room.
+    hanging: Option<RoomId>,
+    /// Refuses to announce these.
+    refused: Mutex<HashSet<Uuid>>,
+    reads: AtomicUsize,
+}
+
+impl TestLog {
+    fn new(inner: Arc<dyn RoomLog>) -> Self {
+        Self {
+            inner,
+            hanging: None,
+            refused: Mutex::default(),
+            reads: AtomicUsize::new(0),
+        }
+    }
 }
 
 #[async_trait]
-impl RoomLog for HangingLog {
+impl RoomLog for TestLog {
     async fn append(
         &self,
         message: &NewMessage,
@@ -211,6 +263,7 @@ impl RoomLog for HangingLog {
         limit: usize,
         max_bytes: usize,
     ) -> crate::backplane::Result<Slice> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         self.inner.read(room, window, limit, max_bytes).await
     }
 
@@ -224,11 +277,24 @@ impl RoomLog for HangingLog {
         id: Uuid,
         record: Bytes,
     ) -> crate::backplane::Result<Appended> {
-        if *room == self.hanging {
+        if Some(room) == self.hanging.as_ref() {
             std::future::pending::<()>().await;
+        }
+        if self.refused.lock().contains(&id) {
+            return Err(BackplaneError::Unavailable("on purpose".to_owned()));
         }
         self.inner.announce(room, id, record).await
     }
+}
+
+/// A worker for these rows on a log with faults.
+fn worker_on(log: Arc<TestLog>, outbox: Arc<Rows>, dedupe_ttl: Duration) -> Arc<Worker> {
+    let lifecycle = memory::embedded(BackplaneLimits::default()).lifecycle;
+    Worker::new(outbox, log, lifecycle, Uuid::from_u128(1), dedupe_ttl)
+}
+
+fn id_of(row: OutboxId) -> Uuid {
+    ids::of_row(Uuid::from_u128(1), row, 0)
 }
 
 /// Waits until the outbox has so many rows left.
@@ -254,10 +320,11 @@ async fn a_room_that_hangs_holds_up_no_other() {
         row(2, "session_ended"),
     ];
     let (_, outbox, inner) = worker(rows, Duration::from_secs(60));
-    let log = Arc::new(HangingLog { inner, hanging });
-    let lifecycle = memory::embedded(BackplaneLimits::default()).lifecycle;
-    let id = Uuid::from_u128(1);
-    let worker = Worker::new(outbox.clone(), log, lifecycle, id, Duration::from_secs(60));
+    let log = Arc::new(TestLog {
+        hanging: Some(hanging),
+        ..TestLog::new(inner)
+    });
+    let worker = worker_on(log, outbox.clone(), Duration::from_secs(60));
     let running = tokio::spawn(worker.run());
     until_left(&outbox, 1).await;
     // Rows that come later are published, too, while the first one hangs.
@@ -313,8 +380,97 @@ async fn rows_are_due_as_soon_as_the_log_is_back() {
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(outbox.rows.lock()[0].attempts, 0, "claimed in vain");
     lifecycle.is_up.store(true, Ordering::SeqCst);
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     until_left(&outbox, 0).await;
     assert!(began.elapsed() < Duration::from_millis(500));
     running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_without_rows_only_reads_and_finds_those_of_others_soon() {
+    let (worker, outbox, _log) = worker(Vec::new(), Duration::from_secs(60));
+    let running = tokio::spawn(worker.run());
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(outbox.claims.load(Ordering::SeqCst), 0, "a claim writes");
+    // Of another process: this one is not notified.
+    outbox.rows.lock().push_back(row(1, "session_ended"));
+    let began = Instant::now();
+    until_left(&outbox, 0).await;
+    assert!(began.elapsed() <= Duration::from_millis(300));
+    running.abort();
+}
+
+#[tokio::test]
+async fn rows_behind_one_that_must_wait_are_neither_published_nor_done() {
+    let rows = (1..=5).map(|id| row(id, "session_ended")).collect();
+    let (_, outbox, inner) = worker(rows, Duration::from_secs(60));
+    let log = Arc::new(TestLog::new(inner));
+    log.refused.lock().insert(id_of(3));
+    let worker = worker_on(log.clone(), outbox.clone(), Duration::from_secs(60));
+    worker.publish_due().await.unwrap();
+    assert_eq!(outbox.left(), [3, 4, 5]);
+    assert_eq!(*outbox.postponed.lock(), [3, 4, 5]);
+    assert_eq!(published(&*log).await.len(), 2);
+    log.refused.lock().clear();
+    outbox.release();
+    worker.publish_due().await.unwrap();
+    let sessions: Vec<_> = published(&*log)
+        .await
+        .iter()
+        .map(|record| change_record::ended_session(record).unwrap().as_u128())
+        .collect();
+    assert_eq!(sessions, [1, 2, 3, 4, 5]);
+}
+
+/// 600 entries of others are behind those of the first attempt: three pages.
+#[tokio::test]
+async fn one_search_finds_the_earlier_attempts_of_all_rows_of_a_room() {
+    let dedupe_ttl = Duration::from_millis(1);
+    let rows = (1..=20).map(|id| row(id, "session_ended")).collect();
+    let (_, outbox, inner) = worker(rows, dedupe_ttl);
+    let log = Arc::new(TestLog::new(inner));
+    let worker = worker_on(log.clone(), outbox.clone(), dedupe_ttl);
+    *outbox.failures.lock() = 1;
+    worker.publish_due().await.unwrap_err();
+    NewEntryOfOthers(&*log).append(600).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    for row in outbox.rows.lock().iter_mut() {
+        row.tried_for = Duration::from_millis(10);
+    }
+    outbox.release();
+    worker.publish_due().await.unwrap();
+    assert!(outbox.left().is_empty());
+    assert_eq!(log.reads.load(Ordering::SeqCst), 3);
+    for row in 1..=20 {
+        assert_eq!(published_by(&*log, row).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_were_never_handed_to_the_log_need_no_search() {
+    let rows = (1..=3).map(|id| OutboxRow {
+        tried_for: Duration::from_secs(3600),
+        ..row(id, "session_ended")
+    });
+    let (_, outbox, inner) = worker(rows.collect(), Duration::from_millis(1));
+    let log = Arc::new(TestLog::new(inner));
+    let worker = worker_on(log.clone(), outbox.clone(), Duration::from_millis(1));
+    worker.publish_due().await.unwrap();
+    assert!(outbox.left().is_empty());
+    assert_eq!(log.reads.load(Ordering::SeqCst), 0);
+}
+
+/// A search that never ends before the lease leaves the rows to a later attempt.
+#[tokio::test(start_paused = true)]
+async fn a_search_ends_with_the_lease() {
+    let (_, outbox, inner) = worker(vec![row(1, "session_ended")], Duration::from_millis(1));
+    NewEntryOfOthers(&*inner).append(600).await;
+    let log = TestLog::new(inner);
+    let deadline = Instant::now();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let hour = Duration::from_secs(3600);
+    let search = earlier::find(&log, &room(), vec![id_of(1)], hour, deadline).await;
+    assert!(matches!(search.error, Some(BackplaneError::Unavailable(_))));
+    assert_eq!(log.reads.load(Ordering::SeqCst), 0);
+    drop(outbox);
 }

@@ -41,7 +41,7 @@ pub use idempotency::{
 };
 pub use invites::{InviteStore, NewInvite};
 pub use jobs::{JobEnd, JobQueue};
-pub use outbox::{NewRow, Outbox, OutboxId, OutboxRow, RowState};
+pub use outbox::{Claim, NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use recovery::{MailRow, NewOneTimeToken, PasswordReset, RecoveryStore, TokenPurpose};
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;

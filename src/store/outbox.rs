@@ -42,6 +42,26 @@ pub struct OutboxRow {
     pub first_claimed: i64,
 }
 
+impl OutboxRow {
+    /// The claim that has returned it.
+    #[must_use]
+    pub fn claim(&self) -> Claim {
+        Claim {
+            row: self.id,
+            attempts: self.attempts,
+        }
+    }
+}
+
+/// A claim of a row: the attempts, which each claim raises, tell it from the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The row.
+    pub row: OutboxId,
+    /// How often the row was claimed, this time included.
+    pub attempts: u64,
+}
+
 /// The state of a row that is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowState {
@@ -63,29 +83,34 @@ pub trait Outbox: Send + Sync {
     /// claims them. A row is claimed only together with, or after, all earlier rows of its room that
     /// are due.
     ///
+    /// Rooms with an urgent row ([`Change::URGENT_EVENTS`](crate::domain::Change::URGENT_EVENTS)) come
+    /// first, then rows in their order. No room has more than a part of the claim.
+    ///
     /// # Errors
     /// `Unavailable`: rows may be claimed; they are due again after the lease.
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>>;
 
-    /// Removes rows that are carried out. Repeats have no effect.
+    /// Removes rows that are carried out. A claim that has ended, because the row was claimed again or is
+    /// done, has no effect; the same holds for the next two calls.
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn done(&self, rows: &[OutboxId]) -> Result<()>;
+    async fn done(&self, claims: &[Claim]) -> Result<()>;
 
     /// Makes rows due again after `delay`. Later rows of their rooms wait for them.
     ///
     /// # Errors
     /// `Unavailable`: the rows are due after their lease.
-    async fn retry(&self, rows: &[OutboxId], delay: Duration, reason: &str) -> Result<()>;
+    async fn retry(&self, claims: &[Claim], delay: Duration, reason: &str) -> Result<()>;
 
     /// Gives a row up. It is kept, and nothing waits for it.
     ///
     /// # Errors
     /// `Unavailable`.
-    async fn fail(&self, row: OutboxId, reason: &str) -> Result<()>;
+    async fn fail(&self, claim: Claim, reason: &str) -> Result<()>;
 
-    /// How long until a row with a room is due; `None` without one that waits. Zero if one is due.
+    /// How long until a row with a room can be claimed, as far as is known; `None` without one that waits.
+    /// Zero if one can be claimed now. Only reads.
     ///
     /// # Errors
     /// `Unavailable`.

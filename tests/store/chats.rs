@@ -8,7 +8,7 @@ use hubbub::domain::{
     EmailAddress, Epoch, MAX_CHAT_MEMBERS, RoomId, Timestamp,
 };
 use hubbub::store::{
-    AccountStore, Announce, ArchivedEntry, ChatChange, ChatPosition, ChatRefusal, ChatStore,
+    AccountStore, Announce, ArchivedEntry, ChatChange, ChatPosition, ChatRefusal, ChatStore, Claim,
     NewAccount, NewGroup, NewRow, Once, Outbox, StoredKind,
 };
 use uuid::Uuid;
@@ -69,8 +69,8 @@ pub(crate) fn announce() -> Announce {
 /// for a feed, their events and their payloads.
 pub(crate) async fn announced(test: &TestStore, users: &[(&str, Uuid)]) -> Vec<String> {
     let rows = test.store.list(0, 10_000).await.unwrap();
-    let ids: Vec<i64> = rows.iter().map(|row| row.row.id).collect();
-    test.store.done(&ids).await.unwrap();
+    let claims: Vec<Claim> = rows.iter().map(|row| row.row.claim()).collect();
+    test.store.done(&claims).await.unwrap();
     let names: BTreeMap<String, &str> = users
         .iter()
         .map(|(name, id)| (format!("user:{id}"), *name))

@@ -21,6 +21,7 @@ mod idempotency;
 mod invites;
 mod jobs;
 mod measure;
+mod measure_outbox;
 mod memberships;
 mod migrations;
 mod outbox;

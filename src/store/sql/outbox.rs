@@ -1,5 +1,10 @@
 //! The outbox in a database: the table `hubbub_outbox`.
+//!
+//! The number of attempts, which each claim raises, identifies a claim.
 
+mod front;
+
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,9 +17,10 @@ use super::meta::{self, OUTBOX_CLAIM};
 use super::store::SqlStore;
 use super::value::{Arg, Text, args};
 use crate::domain::RoomId;
-use crate::store::{NewRow, Outbox, OutboxId, OutboxRow, Result, RowState};
+use crate::store::{Claim, NewRow, Outbox, OutboxId, OutboxRow, Result, RowState};
+use front::Selection;
 
-/// The most rows that one call claims, removes or postpones: a list in a statement has at most 500.
+/// The most rows that one call claims, and one statement changes: a list has at most 500.
 pub(super) const MAX_ROWS: usize = 500;
 /// The longest reason, in bytes.
 const MAX_REASON: usize = 1000;
@@ -84,6 +90,23 @@ pub(super) async fn lease(conn: &mut Conn, rows: &[Row], now: i64, until: i64) -
     conn.run_text(text, values).await.map(drop)
 }
 
+/// The rows with these numbers, in this order.
+async fn load(conn: &mut Conn, ids: &[OutboxId], now: i64) -> Outcome<Vec<Row>> {
+    const LOAD: &str = "SELECT id, room_id, type, payload, attempts, \
+        CAST(COALESCE(tried_since, ?) AS {bigint}) FROM hubbub_outbox WHERE id IN ({list})";
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (text, list) = conn
+        .dialect()
+        .with_list(LOAD, ids.iter().map(|id| Arg::from(*id)));
+    let values = [args![now], list].concat();
+    let mut rows: Vec<Row> = conn.all_of_text(text, values).await?;
+    let places: HashMap<OutboxId, usize> = ids.iter().copied().zip(0..).collect();
+    rows.sort_by_key(|row| places.get(&row.0).copied());
+    Ok(rows)
+}
+
 #[async_trait]
 impl Outbox for SqlStore {
     async fn added(&self) {
@@ -91,17 +114,7 @@ impl Outbox for SqlStore {
     }
 
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>> {
-        // An earlier row of the room is claimed by another node, or was postponed.
-        const DUE: &str = "SELECT o.id, o.room_id, o.type, o.payload, o.attempts, \
-                CAST(COALESCE(o.tried_since, ?) AS {bigint}) \
-            FROM hubbub_outbox o \
-            WHERE o.state = 0 AND o.room_id IS NOT NULL AND o.due_at <= ? AND o.lease_until <= ? \
-            AND NOT EXISTS \
-                (SELECT e.id FROM hubbub_outbox e \
-                 WHERE e.room_id = o.room_id AND e.id < o.id AND e.state = 0 \
-                 AND (e.lease_until > ? OR (e.attempts > 0 AND e.due_at > ?))) \
-            ORDER BY o.id LIMIT ?";
-        let limit = limit.min(MAX_ROWS) as i64;
+        let limit = limit.min(MAX_ROWS);
         let lease = millis(lease);
         self.db()
             .transaction(move |conn| {
@@ -110,8 +123,10 @@ impl Outbox for SqlStore {
                     // node claims an earlier one.
                     meta::lock(conn, OUTBOX_CLAIM, "").await?;
                     let now = now(conn).await?;
-                    let rows: Vec<Row> =
-                        conn.all(DUE, args![now, now, now, now, now, limit]).await?;
+                    let mut selection = Selection::new(now, limit);
+                    front::choose_urgent(conn, &mut selection).await?;
+                    front::choose_in_order(conn, &mut selection).await?;
+                    let rows = load(conn, &selection.chosen, now).await?;
                     self::lease(conn, &rows, now, now + lease).await?;
                     Ok(rows.into_iter().map(|row| loaded(row, 1, now)).collect())
                 })
@@ -119,44 +134,37 @@ impl Outbox for SqlStore {
             .await
     }
 
-    async fn done(&self, rows: &[OutboxId]) -> Result<()> {
-        const DELETE: &str = "DELETE FROM hubbub_outbox WHERE id IN ({list})";
-        for part in rows.chunks(MAX_ROWS) {
-            let ids: Vec<Arg> = part.iter().map(|id| Arg::from(*id)).collect();
-            self.change(DELETE, Vec::new(), ids).await?;
-        }
-        Ok(())
+    async fn done(&self, claims: &[Claim]) -> Result<()> {
+        const DELETE: &str = "DELETE FROM hubbub_outbox \
+            WHERE attempts = ? AND state = 0 AND id IN ({list})";
+        self.change_claimed(DELETE, Vec::new(), claims).await
     }
 
-    async fn retry(&self, rows: &[OutboxId], delay: Duration, reason: &str) -> Result<()> {
+    async fn retry(&self, claims: &[Claim], delay: Duration, reason: &str) -> Result<()> {
         const RETRY: &str = "UPDATE hubbub_outbox \
-            SET lease_until = 0, due_at = {now} + ?, reason = ? WHERE id IN ({list})";
-        for part in rows.chunks(MAX_ROWS) {
-            let ids: Vec<Arg> = part.iter().map(|id| Arg::from(*id)).collect();
-            let values = args![millis(delay), shortened(reason)];
-            self.change(RETRY, values, ids).await?;
-        }
-        Ok(())
+            SET lease_until = 0, due_at = {now} + ?, reason = ? \
+            WHERE attempts = ? AND state = 0 AND id IN ({list})";
+        let values = args![millis(delay), shortened(reason)];
+        self.change_claimed(RETRY, values, claims).await
     }
 
-    async fn fail(&self, row: OutboxId, reason: &str) -> Result<()> {
-        const FAIL: &str = "UPDATE hubbub_outbox \
-            SET state = 1, lease_until = 0, reason = ? WHERE id IN ({list})";
+    async fn fail(&self, claim: Claim, reason: &str) -> Result<()> {
+        const FAIL: &str = "UPDATE hubbub_outbox SET state = 1, lease_until = 0, reason = ? \
+            WHERE attempts = ? AND state = 0 AND id IN ({list})";
         let values = args![shortened(reason)];
-        self.change(FAIL, values, args![row]).await.map(drop)
+        self.change_claimed(FAIL, values, &[claim]).await
     }
 
     async fn next_due(&self) -> Result<Option<Duration>> {
-        const NEXT: &str = "SELECT CAST(CASE WHEN due_at > lease_until THEN due_at \
-                ELSE lease_until END - {now} AS {bigint}) \
-            FROM hubbub_outbox o WHERE state = 0 AND room_id IS NOT NULL AND NOT EXISTS \
-                (SELECT e.id FROM hubbub_outbox e \
-                 WHERE e.room_id = o.room_id AND e.id < o.id AND e.state = 0 \
-                 AND (e.lease_until > {now} OR (e.attempts > 0 AND e.due_at > {now}))) \
-            ORDER BY due_at LIMIT 1";
-        let next: Vec<(i64,)> = self.db().all(NEXT, args![]).await?;
-        let until = |(millis,): &(i64,)| Duration::from_millis(u64::try_from(*millis).unwrap_or(0));
-        Ok(next.first().map(until))
+        self.db()
+            .read(|conn| {
+                Box::pin(async move {
+                    let mut selection = Selection::new(now(conn).await?, 1);
+                    front::choose_in_order(conn, &mut selection).await?;
+                    Ok(selection.next_due())
+                })
+            })
+            .await
     }
 
     async fn has_waiting(&self, room: &RoomId) -> Result<bool> {
@@ -192,27 +200,49 @@ impl Outbox for SqlStore {
     }
 
     async fn revive(&self, row: OutboxId) -> Result<bool> {
-        const REVIVE: &str = "UPDATE hubbub_outbox \
-            SET state = 0, due_at = 0, attempts = 0 WHERE id IN ({list}) AND \
+        // The attempts of an announcement identify its claims, so they only rise.
+        const REVIVE: &str = "UPDATE hubbub_outbox SET state = 0, due_at = 0, \
+            attempts = CASE WHEN room_id IS NULL THEN 0 ELSE attempts END WHERE id IN ({list}) AND \
             (state = 1 OR (attempts > 0 AND due_at > {now} AND lease_until <= {now}))";
-        let changed = self.change(REVIVE, Vec::new(), args![row]).await?;
-        Ok(changed > 0)
+        let changed = self.db().transaction(move |conn| {
+            let (text, rows) = conn.dialect().with_list(REVIVE, args![row]);
+            Box::pin(async move { conn.run_text(text, rows).await })
+        });
+        Ok(changed.await? > 0)
     }
 }
 
 impl SqlStore {
-    /// Runs a statement for rows, and returns how many it has changed.
-    async fn change(
+    /// Runs a statement for claims that have not ended: values, the attempts, and a list of rows.
+    async fn change_claimed(
         &self,
         template: &'static str,
         values: Vec<Arg>,
-        rows: Vec<Arg>,
-    ) -> Result<u64> {
+        claims: &[Claim],
+    ) -> Result<()> {
+        let mut by_attempts: BTreeMap<u64, Vec<Arg>> = BTreeMap::new();
+        for claim in claims {
+            let rows = by_attempts.entry(claim.attempts).or_default();
+            rows.push(Arg::from(claim.row));
+        }
+        if by_attempts.is_empty() {
+            return Ok(());
+        }
         self.db()
             .transaction(move |conn| {
-                let (text, rows) = conn.dialect().with_list(template, rows.clone());
-                let values = [values.clone(), rows].concat();
-                Box::pin(async move { conn.run_text(text, values).await })
+                let (values, by_attempts) = (values.clone(), by_attempts.clone());
+                Box::pin(async move {
+                    for (attempts, rows) in by_attempts {
+                        let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
+                        for part in rows.chunks(MAX_ROWS) {
+                            let (text, rows) =
+                                conn.dialect().with_list(template, part.iter().cloned());
+                            let values = [values.clone(), args![attempts], rows].concat();
+                            conn.run_text(text, values).await?;
+                        }
+                    }
+                    Ok(())
+                })
             })
             .await
     }
