@@ -23,7 +23,7 @@ use crate::features::idempotency::Idempotency;
 use crate::outbox::Job;
 use crate::store::{DirectoryStore, IdempotencyStore, Outbox, RecoveryStore};
 
-/// The accounts of a node, and what needs their key.
+/// The accounts of a node, and the parts that need their key.
 pub(super) struct AccountsParts {
     pub accounts: Arc<Accounts>,
     pub tokens: Arc<AccountTokens>,

@@ -112,7 +112,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Starts the tasks that remove what is not needed any more.
+    /// Starts the tasks that remove expired rows.
     pub fn start_removals(&self) -> Vec<JoinHandle<()>> {
         let answers = self.idempotency.clone();
         let answers = answers.map(|answers| tokio::spawn(answers.remove_old_answers()));

@@ -51,7 +51,7 @@ impl App {
         tokio::task::yield_now().await;
         let deadline = tokio::time::Instant::now() + LAST_JOBS_TIMEOUT;
         for mut worker in self.workers {
-            // What it holds is due again after its lease.
+            // Its rows are due again after their lease.
             if tokio::time::timeout_at(deadline, &mut worker)
                 .await
                 .is_err()

@@ -39,7 +39,7 @@ pub struct App {
     archive: Option<Arc<NodeArchive>>,
     /// Becomes true when the listeners must stop.
     stop: watch::Sender<bool>,
-    /// The workers of the outbox; they stop with the listeners, and end what they hold.
+    /// The workers of the outbox; they stop with the listeners, and finish their rows.
     workers: Vec<JoinHandle<()>>,
     /// The listeners and the background tasks.
     tasks: Vec<JoinHandle<()>>,

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use super::build::Parts;
 use crate::config::Config;
 
-/// A process that publishes what the outbox holds, and runs its jobs.
+/// A process that publishes the outbox's rows, and runs its jobs.
 pub struct OutboxWorker {
     parts: Parts,
     /// Becomes true when nothing more is to be begun.
@@ -49,7 +49,7 @@ impl OutboxWorker {
         })
     }
 
-    /// Begins nothing more, waits for what it holds, and stops.
+    /// Claims no more rows, waits for those that are claimed, and stops.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         self.removals.iter().for_each(JoinHandle::abort);

@@ -87,7 +87,7 @@ impl RoomLog for ArchivedLog {
         let fitting = changes.iter().take_while(fits).count();
         let begun = Instant::now();
         let placed = shared.hot.append_changes(room, &changes[..fitting]).await;
-        // All are queued before one is awaited, also behind an error: what has a number must be archived.
+        // All are queued before one is awaited, also behind an error: a numbered entry must be archived.
         let mut commits = Vec::with_capacity(placed.len());
         for (appended, (_, record)) in placed.into_iter().zip(changes) {
             commits.push(match appended {

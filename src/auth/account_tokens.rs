@@ -29,7 +29,7 @@ pub trait Sessions: Send + Sync {
     /// `unavailable`.
     async fn account(&self, session: Uuid) -> Result<Option<Account>, Refusal>;
 
-    /// The token of a bot whose secret has this SHA-256, and its account; `None` if it is not valid.
+    /// The bot's token with this SHA-256 of its secret, and its account; `None` if it is not valid.
     ///
     /// # Errors
     /// `unavailable`.

@@ -1,4 +1,4 @@
-//! Records without the name of a user whose account was deleted.
+//! Records without the name of a deleted user.
 
 use bytes::Bytes;
 use serde::Deserialize;

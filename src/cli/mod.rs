@@ -175,7 +175,7 @@ enum Command {
         #[arg(long, value_name = "URL", global = true)]
         database_url: Option<String>,
     },
-    /// Publishes what the outbox holds and runs its jobs, without listening: for nodes with WORKERS=off
+    /// Publishes the outbox's rows and runs its jobs, without listening: for nodes with WORKERS=off
     Worker(NodeOptions),
     Bench(Box<hubbub_bench::Options>),
 }

@@ -1,4 +1,4 @@
-//! `hubbub worker`: publishes what the outbox holds and runs its jobs until a signal ends it.
+//! `hubbub worker`: publishes the outbox's rows and runs its jobs until a signal ends it.
 
 use std::process::ExitCode;
 

@@ -73,7 +73,7 @@ pub(crate) struct MailConfig {
     pub public_url: String,
 }
 
-/// What the section needs to know of the server.
+/// The settings of the server that the section depends on.
 pub(super) struct Server {
     pub is_public: bool,
     /// Whether proxies that are trusted forward the requests of others to it.

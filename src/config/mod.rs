@@ -125,7 +125,7 @@ pub struct Config {
     /// `None`: rooms are not archived.
     pub(crate) database: Option<DatabaseSettings>,
     pub(crate) archive: ArchiveSettings,
-    /// Whether this node publishes what the outbox holds.
+    /// Whether this node publishes the outbox's rows.
     pub(crate) runs_workers: bool,
     pub(crate) identity: IdentitySettings,
     /// `None`: there are no accounts.

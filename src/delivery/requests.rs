@@ -91,7 +91,7 @@ pub struct JoinOutcome {
     pub gap: bool,
     /// How many messages follow before `room_users`.
     pub replayed: u64,
-    /// True when this node has still to deliver some of what came up to `head`.
+    /// True when this node has still to deliver entries up to `head`.
     pub is_ahead: bool,
 }
 

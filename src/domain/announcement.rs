@@ -10,7 +10,7 @@ use super::id::{RoomId, UserId};
 pub enum SessionEnd {
     /// Its user has logged out.
     LoggedOut,
-    /// Its refresh token was used a second time, by somebody who has copied it.
+    /// Its refresh token was used a second time, from a copy of it.
     TokenReused,
     /// The user has changed the password in another session.
     PasswordChanged,

@@ -59,7 +59,7 @@ impl TokenScope {
 pub struct TokenScopes(u8);
 
 impl TokenScopes {
-    /// All scopes: those of a user who has logged in.
+    /// All scopes: those of a user with a session.
     pub const ALL: Self = Self(31);
 
     /// Whether the scope is in the set.

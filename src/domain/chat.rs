@@ -17,7 +17,7 @@ pub const MAX_CHAT_MEMBERS: usize = 1000;
 pub enum ChatKind {
     /// The one chat of a pair of users. Its members never change, and it has neither owner nor name.
     Direct,
-    /// A chat whose owners choose the members.
+    /// A chat with owners, which choose the members.
     Group,
 }
 

@@ -133,7 +133,7 @@ impl<A> Permit<A> {
     }
 }
 
-/// `member`: the caller's rights in the chat whose room it is. Other rooms have no members.
+/// `member`: the caller's rights in the room's chat. Other rooms have no members.
 fn permit<A>(
     scope: &RoomScope,
     allowed: bool,

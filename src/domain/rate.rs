@@ -84,7 +84,7 @@ impl Cost {
     /// A new connection.
     pub const CONNECT: Self = Self([0, 0, 0, 1]);
 
-    /// So many events whose bytes don't count: those of a change that the server announces.
+    /// So many events without bytes: those of a change that the server announces.
     #[must_use]
     pub const fn events(count: u64) -> Self {
         Self([count, 0, 0, 0])

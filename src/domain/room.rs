@@ -53,7 +53,7 @@ impl RoomId {
         Self::trusted(&format!("{CHAT}{chat}"))
     }
 
-    /// The chat whose room this is. `None` for other rooms, and for an id that is not written as
+    /// The chat of this room. `None` for other rooms, and for an id that is not written as
     /// [`chat`](Self::chat) writes it: so a chat has one room.
     #[must_use]
     pub fn chat_id(&self) -> Option<Uuid> {
@@ -71,7 +71,7 @@ impl RoomId {
         Self::trusted(&format!("{PERSONAL}{user}"))
     }
 
-    /// The user whose personal feed this room is.
+    /// The user of this personal feed.
     #[must_use]
     pub fn personal_of(&self) -> Option<UserId> {
         if self.kind() != RoomKind::Personal {

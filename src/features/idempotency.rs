@@ -60,7 +60,7 @@ pub struct Answer {
 /// The form of an answer once its content is deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redacted {
-    /// The id of the object whose content it is.
+    /// The id of the object that it shows.
     pub subject: String,
     /// The body without the content.
     pub body: Vec<u8>,
@@ -128,7 +128,7 @@ impl Idempotency {
     }
 
     /// The answer to an earlier request with this key, if there is one. Only an optimisation for work
-    /// that is done by [`Once::perform`]: it spares a repeat what precedes the transaction.
+    /// that is done by [`Once::perform`]: it spares a repeat the steps before the transaction.
     ///
     /// # Errors
     /// `idempotency_mismatch` if the earlier request had another body; `unavailable`.

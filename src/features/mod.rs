@@ -1,4 +1,4 @@
-//! The use cases, one folder for each area, and what the areas share.
+//! The use cases, one folder for each area, and the parts that the areas share.
 
 pub mod accounts;
 pub mod chats;

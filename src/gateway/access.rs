@@ -87,7 +87,7 @@ impl Access {
         }
     }
 
-    /// The account whose token the request has.
+    /// The account of the request's token.
     ///
     /// # Errors
     /// `unauthorized`, `token_expired`, `unavailable`.
@@ -106,7 +106,7 @@ impl Access {
         })
     }
 
-    /// The identity of the account whose token the request has.
+    /// The identity of the account of the request's token.
     ///
     /// # Errors
     /// `unauthorized`, `token_expired`, `unavailable`.

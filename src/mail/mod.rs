@@ -1,4 +1,4 @@
-//! Mails: what one consists of, and how it is sent.
+//! Mails: their parts, and how they are sent.
 //!
 //! Every part of a header is typed: an address has no line breaks, and a subject is a constant of the
 //! program. So no input of a client can add a header.

@@ -207,7 +207,7 @@ mod tests {
             let to = text.lines().filter(|line| line.starts_with("To:")).count();
             assert_eq!(to, 1, "{text}");
         }
-        // What could break out of a header is no address of an account.
+        // An address that could break out of a header belongs to no account.
         for address in [
             "a@b\r\nBcc: x@y",
             "a@b\nx",

@@ -15,7 +15,7 @@ const PAGE_BYTES: usize = 1024 * 1024;
 /// How much the clocks of the log and of the database may differ.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(3600);
 
-/// What a search has found.
+/// The result of a search.
 #[derive(Default)]
 pub(super) struct Search {
     /// These are in the log.

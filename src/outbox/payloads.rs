@@ -1,4 +1,4 @@
-//! What jobs are told: the payloads of their rows.
+//! The payloads of jobs.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -124,7 +124,7 @@ fn address(text: &str) -> Result<EmailAddress, JobError> {
     email.map_err(|_| JobError::Failed("the payload has no address".to_owned()))
 }
 
-/// The messages of a user whose account was deleted are made anonymous.
+/// The messages of a deleted user are made anonymous.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ForgetUser {
     /// The user.

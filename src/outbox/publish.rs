@@ -12,7 +12,7 @@ use crate::backplane::{BackplaneError, change_record};
 use crate::domain::{Change, RoomId};
 use crate::store::{Claim, OutboxRow, StoreError};
 
-/// What is left of a lease when its rows are not published any more.
+/// The time that is left of a lease when its rows are not published any more.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// The pause before a row is tried again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -140,7 +140,7 @@ impl Worker {
         }
     }
 
-    /// Publishes what is left, in its order, up to the first one that must wait.
+    /// Publishes the remaining rows, in their order, up to the first one that must wait.
     async fn announce(
         &self,
         room: &RoomId,

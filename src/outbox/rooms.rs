@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{BATCH, CONCURRENT_ROOMS, Claimed, ERROR_PAUSE, MAX_HELD, POLL_INTERVAL, Worker};
 
-/// The rooms whose rows are being published.
+/// The rooms with rows that are being published.
 pub(super) struct Rooms {
     worker: Arc<Worker>,
     running: JoinSet<()>,

@@ -13,7 +13,7 @@ use crate::domain::{Account, BotToken, DisplayName, TokenScopes};
 pub struct NewBotToken {
     /// Its id.
     pub id: Uuid,
-    /// The user whose identity it has.
+    /// The user that it identifies.
     pub user: Uuid,
     /// The SHA-256 of its secret.
     pub digest: Digest,

@@ -189,7 +189,7 @@ pub trait ChatStore: Send + Sync {
     /// `Unavailable`.
     async fn chat_member(&self, chat: Uuid, user: Uuid) -> Result<Option<ChatMember>>;
 
-    /// Changes a chat in the name of `actor`, whose rights are checked in the same transaction. Returns
+    /// Changes a chat for `actor`, after a check of its rights in the same transaction. Returns
     /// the users whose membership or role it has changed. A change that changes nothing is announced to
     /// nobody.
     ///

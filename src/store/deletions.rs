@@ -64,7 +64,7 @@ pub trait DeletionStore: Send + Sync {
         announce: AnnounceEnd,
     ) -> Result<DeleteOutcome>;
 
-    /// Ends some of the memberships in groups of an account whose deletion runs, each with its
+    /// Ends some of the memberships in groups of an account that is being deleted, each with its
     /// announcements in one transaction. True if there may be more. A group without an owner that can use
     /// its account gets one: of the members that can use theirs the one that joined first. A group
     /// without members is deleted. Direct chats stay as they are.

@@ -16,9 +16,9 @@ pub const ANSWERS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct IdempotentRequest {
     /// The digest of user, route and key.
     pub digest: Digest,
-    /// The user, whose account's deletion removes the answer.
+    /// The user. The deletion of its account removes the answer.
     pub user: Option<Uuid>,
-    /// The route, for people who read the table.
+    /// The route, for readers of the table.
     pub route: String,
     /// Digests of the body under each of the server's secrets, the current one first. A repeat has the
     /// same body if one of its digests is the stored one.
@@ -32,7 +32,7 @@ pub struct StoredAnswer {
     pub status: u16,
     /// The encrypted body.
     pub body: Vec<u8>,
-    /// For an answer whose content may be deleted later.
+    /// For an answer with content that may be deleted later.
     pub content: Option<DeletableContent>,
 }
 
@@ -58,7 +58,7 @@ pub enum Repeat {
 /// changed nothing, which is not kept.
 pub type MakeAnswer<T> = Arc<dyn Fn(&T) -> Option<StoredAnswer> + Send + Sync>;
 
-/// A transaction that takes effect once for each request, whatever its outcome `T` is.
+/// A transaction that takes effect once for each request, with any outcome `T`.
 pub struct Once<T> {
     pub(super) request: Option<(Arc<IdempotentRequest>, MakeAnswer<T>)>,
 }
@@ -86,7 +86,7 @@ impl<T> Clone for Once<T> {
     }
 }
 
-/// What a transaction with [`Once`] has done.
+/// The result of a transaction with [`Once`].
 #[derive(Debug, Clone)]
 pub enum Performed<T> {
     /// It has run now. The answer is the one that was stored with it.
@@ -124,7 +124,7 @@ pub trait IdempotencyStore: Send + Sync {
     /// `Unavailable`: the key may be reserved.
     async fn reserve(&self, request: &IdempotentRequest) -> Result<Option<Repeat>>;
 
-    /// Keeps the answer to a request whose key is reserved, and returns the one that counts: of several
+    /// Keeps the answer to a request with a reserved key, and returns the one that counts: of several
     /// that are kept at once, the first.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ pub trait IdempotencyStore: Send + Sync {
         answer: StoredAnswer,
     ) -> Result<Repeat>;
 
-    /// Frees the key of a request whose work was refused and has changed nothing, unless it has an
+    /// Frees the key of a request that was refused and has changed nothing, unless it has an
     /// answer.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! One-time tokens that are mailed to the users of accounts, and what they are exchanged for.
+//! One-time tokens that are mailed to the users of accounts, and their exchange.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{AnnounceEnd, Digest, NewRow, Result};
 use crate::domain::{Account, EmailAddress};
 
-/// What a token is exchanged for.
+/// The use of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenPurpose {
     /// The proof that the address is the user's.
@@ -25,7 +25,7 @@ pub struct NewOneTimeToken {
     pub digest: Digest,
     /// The user.
     pub user: Uuid,
-    /// What it is exchanged for.
+    /// Its use.
     pub purpose: TokenPurpose,
     /// The address that it is sent to.
     pub email: EmailAddress,

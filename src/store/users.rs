@@ -12,7 +12,7 @@ use crate::domain::{
     Account, AccountName, Actor, AvatarUrl, DisplayName, EmailAddress, Role, Timestamp,
 };
 
-/// A change of a user's own account. What is `None` stays as it is; `Some(None)` removes.
+/// A change of a user's own account. A field that is `None` stays as it is; `Some(None)` removes.
 #[derive(Debug, Clone, Default)]
 pub struct ProfileChange {
     /// The unique name.
@@ -54,7 +54,7 @@ pub struct PasswordChange {
     pub password: String,
     /// The sessions that end with it.
     pub ended: EndedSessions,
-    /// The admin who changes the password of another user, for the audit log.
+    /// The admin that changes the password of another user, for the audit log.
     pub by: Option<Actor>,
     /// The failed logins that are forgotten, by their subject.
     pub forgotten_failures: Option<Digest>,
@@ -73,7 +73,7 @@ pub struct UserQuery {
     pub with_disabled: bool,
 }
 
-/// A change of an account by an admin. What is `None` stays as it is.
+/// A change of an account by an admin. A field that is `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UserChange {
     /// The role.

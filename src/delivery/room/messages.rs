@@ -249,7 +249,7 @@ impl RoomFeed {
         }
     }
 
-    /// Whether the feed has still to deliver some of what came up to `head`.
+    /// Whether the feed has still to deliver entries up to `head`.
     pub(super) fn is_behind(&self, head: &Head) -> bool {
         match self.log.position() {
             Some(at) => at.epoch != head.epoch || at.seq < head.seq,

@@ -47,11 +47,11 @@ async fn reported_resets(room: RoomId) -> Vec<Vec<UserId>> {
     };
     (1..=5).for_each(publish);
     eventually("both are live", || bob.seqs().len() == 5).await;
-    // What followed 3 is lost.
+    // The entries after 3 are lost.
     log.roll_back(3, "e2");
     publish(4);
     eventually("a new numbering", || ann.seqs().len() == 6).await;
-    // What follows 4 is trimmed before it is read.
+    // The entries after 4 are trimmed before they are read.
     (5..=19).for_each(|seq| drop(log.add(seq)));
     log.trim(15);
     publish(20);

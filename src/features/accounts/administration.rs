@@ -19,7 +19,7 @@ use crate::store::{
     PasswordChange, UserChange, UserOutcome, UserQuery,
 };
 
-/// A change of an account by an admin. What is `None` stays as it is.
+/// A change of an account by an admin. A field that is `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UserPatch {
     /// The role.
@@ -85,7 +85,7 @@ async fn change_user(
     }
 }
 
-/// The use cases of the operator, who has the database and needs no session. Nodes close the sockets of
+/// The use cases of the operator, by the database and without a session. Nodes close the sockets of
 /// sessions that end by the announcements in the outbox.
 pub struct UserAdministration {
     store: Arc<dyn DirectoryStore>,
@@ -101,7 +101,7 @@ impl UserAdministration {
         }
     }
 
-    /// Creates an account, whatever the mode of signing up.
+    /// Creates an account in every mode of signing up.
     ///
     /// # Errors
     /// `bad_request`, `too_large`, `username_taken`, `email_taken`, `unavailable`.
@@ -150,7 +150,7 @@ impl UserAdministration {
         self.store.users(&query).await.map_err(refused)
     }
 
-    /// Changes role and usability of a user, who is named by unique name or address.
+    /// Changes role and usability of a user, named by unique name or address.
     ///
     /// # Errors
     /// `not_found`; `conflict` for the last admin; `unavailable`.
@@ -160,7 +160,7 @@ impl UserAdministration {
         Ok(changed.0)
     }
 
-    /// Sets the password of a user, who is named by unique name or address, ends the user's sessions, and
+    /// Sets the password of a user, named by unique name or address, ends the user's sessions, and
     /// forgets the failed logins.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Removes what has expired.
+//! Removes expired rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::limits::WINDOW;
 const INTERVAL: Duration = Duration::from_secs(300);
 
 impl Accounts {
-    /// Removes what has expired, again and again, until the task is aborted.
+    /// Removes expired rows, again and again, until the task is aborted.
     pub async fn remove_expired(self: Arc<Self>) {
         loop {
             if let Err(error) = self.store.remove_expired(WINDOW).await {

@@ -1,4 +1,4 @@
-//! Limits of what an account and an address may try.
+//! Limits of the attempts of an account and of an address.
 
 use std::net::IpAddr;
 use std::time::Duration;

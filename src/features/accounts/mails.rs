@@ -17,7 +17,7 @@ use crate::store::{NewOneTimeToken, RecoveryStore, TokenPurpose};
 /// How long a token is valid.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Finds the account of somebody who has forgotten the password.
+/// Finds the account for a forgotten password.
 pub struct FindForgetfulAccount(pub Arc<dyn RecoveryStore>);
 
 #[async_trait]

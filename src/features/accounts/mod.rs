@@ -38,7 +38,7 @@ pub use signup::SignUp;
 pub use tokens::BotTokenRequest;
 pub use users::{AuditPage, UsersPage};
 
-/// Who may sign up.
+/// The mode of signing up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignUpMode {
     /// Everybody.
@@ -85,7 +85,7 @@ pub struct AccountCaller {
     pub session: Uuid,
     /// Whether the caller may administer accounts.
     pub is_admin: bool,
-    /// The scopes of the token; `None` for a user who has logged in.
+    /// The scopes of the token; `None` for a user with a session.
     pub bot: Option<TokenScopes>,
 }
 

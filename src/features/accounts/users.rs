@@ -28,7 +28,7 @@ pub struct AuditPage {
 }
 
 impl Accounts {
-    /// A user. Only admins see one who is disabled.
+    /// A user. Only admins see a disabled one.
     ///
     /// # Errors
     /// `not_found`, `unavailable`.

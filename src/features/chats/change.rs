@@ -17,7 +17,7 @@ const ANNOUNCED_PER_CHANGE: u64 = 2;
 const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const ARCHIVE_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A chat, and the member in whose name it is changed.
+/// A chat, and the member that changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Actor {
     /// The member.

@@ -41,7 +41,7 @@ pub struct Memberships {
 #[derive(Default)]
 struct Known {
     rights: HashMap<Key, Right>,
-    /// The number of changes so far. What was read before a change is not kept after it.
+    /// The number of changes so far. A right that was read before a change is not kept after it.
     changes: u64,
     outage: Option<Outage>,
 }
@@ -78,7 +78,7 @@ impl Memberships {
         }
     }
 
-    /// The rights of a user with an account in the chat whose room it is. `None` without any, and for
+    /// The rights of a user with an account in the room's chat. `None` without any, and for
     /// other rooms. `feed` returns the chat's feed on this node.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl Memberships {
         }
     }
 
-    /// Forgets the rights of a user in the chat whose room it is, because they have changed. A call of
+    /// Forgets the rights of a user in the room's chat, because they have changed. A call of
     /// [`find`](Self::find) that begins afterwards reads them. To be called when `member_added` or
     /// `member_removed` arrives.
     pub fn changed(&self, room: &RoomId, user: &UserId) {
@@ -161,7 +161,7 @@ impl Memberships {
                 Err(_) => self.known.lock().begin_outage(false),
             }
         }
-        // Not what was known before: it may have changed during the read.
+        // Not the right that was known before: it may have changed during the read.
         let membership = self.heard(&key, feed());
         membership.map(Some).ok_or_else(away)
     }

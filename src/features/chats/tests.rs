@@ -15,7 +15,7 @@ use crate::delivery::ChatFeed;
 use crate::domain::{ChatMember, ChatRole, Rates, RoomId, Timestamp, UserId};
 use crate::store::{ChatChange, ChatOfMember, ChatOutcome, NewGroup as StoredGroup, Result};
 
-/// A store with one right, whose reads wait for permits after they have read.
+/// A store with one right. Its reads wait for permits after they have read.
 pub(crate) struct OneRight {
     pub right: Mutex<Option<Membership>>,
     reads: AtomicUsize,

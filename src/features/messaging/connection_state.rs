@@ -106,7 +106,7 @@ impl ConnectionState {
             .ok_or_else(|| Refusal::new(Code::Unauthorized, "authenticate first"))
     }
 
-    /// A permit to join the room. `member`: what [`Messaging::membership`] returns.
+    /// A permit to join the room. `member`: the result of [`Messaging::membership`].
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`.

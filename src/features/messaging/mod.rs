@@ -130,7 +130,7 @@ impl Messaging {
         self
     }
 
-    /// The rights of a connection's user in the chat whose room it is. `None` without any, and for other
+    /// The rights of a connection's user in the room's chat. `None` without any, and for other
     /// rooms.
     ///
     /// # Errors
@@ -147,7 +147,7 @@ impl Messaging {
         self.membership_of(&authenticated.user, room).await
     }
 
-    /// As [`membership`](Self::membership), for a user whose account is proved otherwise.
+    /// As [`membership`](Self::membership), for a user with an account that is proved otherwise.
     ///
     /// # Errors
     /// `unavailable`.

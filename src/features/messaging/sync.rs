@@ -29,7 +29,7 @@ pub struct SyncOutcome {
     pub rooms: Vec<(RoomId, Result<JoinOutcome, Refusal>)>,
 }
 
-/// What became of one room: its outcome, and the end of its replay.
+/// The outcome of one room, and the end of its replay.
 type Entered = Result<(JoinOutcome, ReplayEnd), Refusal>;
 
 /// The reason why a connection is not in a room.

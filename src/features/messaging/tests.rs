@@ -14,7 +14,7 @@ use crate::domain::policy::RoomScope;
 use crate::domain::{ConnId, MessageFields, NewMessage, Username};
 use crate::features::chats::tests::OneRight;
 
-/// An outlet that counts what it receives.
+/// An outlet that counts its events.
 struct Receiver {
     conn: ConnId,
     user: UserId,

@@ -48,7 +48,7 @@ impl FromRequestParts<Arc<HttpState>> for RecoveryOfNode {
     }
 }
 
-/// A user who has logged in, by the access token of the request.
+/// A user with a session, by the access token of the request.
 pub(super) struct AccountUser(pub AccountCaller);
 
 impl FromRequestParts<Arc<HttpState>> for AccountUser {
@@ -69,7 +69,7 @@ impl FromRequestParts<Arc<HttpState>> for AccountUser {
     }
 }
 
-/// A user with an account who may read: one who has logged in, or a bot with the scope `read`.
+/// A user with an account and the right to read: one with a session, or a bot with the scope `read`.
 pub(super) struct AccountReader(pub AccountCaller);
 
 impl FromRequestParts<Arc<HttpState>> for AccountReader {
@@ -90,7 +90,7 @@ async fn account_caller(parts: &Parts, state: &HttpState) -> Result<AccountCalle
     state.access.account_caller(&parts.headers).await
 }
 
-/// An admin, by the token of the request: one who has logged in, or a bot with the scope `admin`.
+/// An admin, by the token of the request: one with a session, or a bot with the scope `admin`.
 pub(super) struct AdminUser(pub AccountCaller);
 
 impl FromRequestParts<Arc<HttpState>> for AdminUser {

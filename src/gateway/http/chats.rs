@@ -34,7 +34,7 @@ fn chats(state: &HttpState) -> Result<Arc<Chats>, Refusal> {
     })
 }
 
-/// The account whose token the request has.
+/// The account of the request's token.
 pub(super) struct CallingAccount {
     pub id: Uuid,
     pub identity: Identity,

@@ -73,7 +73,7 @@ impl FromRequestParts<Arc<HttpState>> for RoomReader {
     ) -> Result<Self, Refusal> {
         let room = path_parameter(parts, "room_id", RoomId::parse).await?;
         if room.kind() == RoomKind::Chat {
-            // Its members alone, whatever role a token has.
+            // Its members alone, with any role.
             let account = AccountInRoom::find(&parts.headers, state, room).await?;
             return account.may_read().map(Self);
         }

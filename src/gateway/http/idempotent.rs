@@ -4,7 +4,7 @@
 //! 1. The handler takes its body as [`IdempotentBody<C, T>`](IdempotentBody), where `C` is the extractor of
 //!    the caller: [`Anonymous`], or `AccountUser` (then the handler takes no other `AccountUser`).
 //! 2. It makes a `Once` from the key and from the function that renders the result, calls the use case
-//!    with it, and returns `Reply::from` of what that returns.
+//!    with it, and returns `Reply::from` of its result.
 //! 3. The use case ends with `once.perform(result, |once| self.store.method(…, once))`.
 //! 4. The store's method takes `once: Once<Outcome>` and returns `Performed<Outcome>`; in `store/sql` it
 //!    runs `idempotency::transaction(db, once, steps)` instead of `db.transaction(steps)`.

@@ -121,7 +121,7 @@ impl<'a> JoinAck<'a> {
     }
 }
 
-/// The acknowledgement of `sync`: for the personal feed and each room what `join` acknowledges, or its
+/// The acknowledgement of `sync`: for the personal feed and each room the answer of `join`, or its
 /// refusal.
 #[derive(Serialize)]
 pub(crate) struct SyncAck<'a> {

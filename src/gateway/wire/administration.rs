@@ -84,7 +84,7 @@ impl From<InviteBody> for InviteRequest {
 /// An invitation.
 #[derive(Serialize)]
 pub(crate) struct InviteJson<'a> {
-    /// What signing up takes as `invite`, once.
+    /// The code that signing up takes as `invite`, once.
     code: &'a str,
     /// The page to sign up by it.
     url: &'a str,

@@ -89,7 +89,7 @@ async fn begin(conn: &mut Conn, request: &IdempotentRequest) -> Outcome<Option<R
     repeat(row, request)
 }
 
-/// Stores the answer to a request whose key is locked.
+/// Stores the answer to a request with a locked key.
 async fn finish(
     conn: &mut Conn,
     request: &IdempotentRequest,

@@ -61,7 +61,7 @@ impl<'a> RequestContext<'a> {
         &self.connection.connections.messaging
     }
 
-    /// The rights of the connection's user in the chat whose room it is; `None` for other rooms.
+    /// The rights of the connection's user in the room's chat; `None` for other rooms.
     async fn member_of(&self, room: &RoomId) -> Result<Option<Membership>, Refusal> {
         if room.kind() != RoomKind::Chat {
             return Ok(None);

@@ -13,7 +13,7 @@ use crate::gateway::wire::{Fields, SyncAck, replay_from, rooms_to_sync};
 /// Rooms that cost as much of the rate of joins as one `join`: a client that comes back enters all its
 /// rooms at once.
 const ROOMS_PER_JOIN: usize = 10;
-/// Rooms of one request whose rights are read at the same time.
+/// So many rights of the rooms of one request are read at the same time.
 const CONCURRENT_READS: usize = 16;
 
 /// `sync`: resumes the personal feed from a position, and enters rooms as `join` does.

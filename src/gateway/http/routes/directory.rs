@@ -25,7 +25,7 @@ pub(in crate::gateway::http) struct Search {
     q: Option<String>,
 }
 
-/// `GET /api/v1/users`: users in whose names `q` occurs, ordered by name.
+/// `GET /api/v1/users`: users with `q` in one of their names, ordered by name.
 pub(in crate::gateway::http) async fn list(
     AccountsOfNode(accounts): AccountsOfNode,
     AccountReader(caller): AccountReader,

@@ -1,4 +1,4 @@
-//! `/api/v1/auth/password` and `/api/v1/auth/email`: what mails to users are for.
+//! `/api/v1/auth/password` and `/api/v1/auth/email`: the routes behind the mails to users.
 
 use super::super::accounts::{ClientDevice, RecoveryOfNode};
 use super::super::extract::Body;

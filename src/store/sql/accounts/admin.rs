@@ -32,7 +32,7 @@ async fn change_in(
     change: UserChange,
     announce: &AnnounceEnd,
 ) -> Outcome<UserOutcome> {
-    // Of two admins who disable each other at once, one stays.
+    // Of two admins that disable each other at once, one stays.
     meta::lock(conn, LAST_ADMIN, "").await?;
     let Some(found) = users::locked(conn, user).await? else {
         return Ok(UserOutcome::Unknown);
@@ -62,7 +62,7 @@ async fn change_in(
     })
 }
 
-/// Whether another user is an admin who is not disabled. The caller holds [`LAST_ADMIN`].
+/// Whether another user is an admin and not disabled. The caller holds [`LAST_ADMIN`].
 pub(super) async fn has_other_admin(conn: &mut Conn, user: Uuid) -> Outcome<bool> {
     const FIND: &str = "SELECT id FROM hubbub_users WHERE role = ? AND id <> ? \
         AND disabled_at IS NULL AND deleted_at IS NULL LIMIT 1";

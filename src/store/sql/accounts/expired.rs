@@ -1,4 +1,4 @@
-//! Removes what has expired.
+//! Removes expired rows.
 
 use std::time::Duration;
 

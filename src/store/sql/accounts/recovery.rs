@@ -154,7 +154,7 @@ impl RecoveryStore for SqlStore {
     }
 }
 
-/// Removes the user's tokens of a purpose if this one is valid. Returns the user, whose row is locked.
+/// Removes the user's tokens of a purpose if this one is valid. Returns the user; its row is locked.
 async fn exchange(
     conn: &mut Conn,
     digest: Vec<u8>,

@@ -200,7 +200,7 @@ pub(super) async fn end_in(
     Ok(ended)
 }
 
-/// Ends these sessions of a user, whose row is locked.
+/// Ends these sessions of a user. Its row is locked.
 async fn end_all(
     conn: &mut Conn,
     user: Uuid,

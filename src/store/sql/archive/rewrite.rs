@@ -52,7 +52,7 @@ pub(in crate::store::sql) async fn next(
         }
         let room: Option<(Option<i64>,)> = conn.first(NEXT_ROOM, args![position.room_no]).await?;
         let Some((Some(room_no),)) = room else {
-            // What was rewritten is counted with the next step, which finds nothing.
+            // The next step counts the rewritten rows, and finds nothing.
             let is_done = rewritten == 0;
             return Ok(Step {
                 position: if is_done { None } else { Some(position) },

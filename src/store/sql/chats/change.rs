@@ -50,7 +50,7 @@ pub(super) struct LockedChat {
     now: i64,
 }
 
-/// What a change has done.
+/// The effect of a change.
 #[derive(Default)]
 struct Effect {
     /// The users whose membership or role has changed.
@@ -162,7 +162,7 @@ impl LockedChat {
                 None => return Ok(Err(ChatRefusal::UnknownUser(user))),
             }
         }
-        // Read under the lock, so that it has what came while this transaction waited for it.
+        // Read under the lock: it includes messages that came while this transaction waited for it.
         let archived = archive::head(conn, &self.chat.room()).await?;
         if self.chat.history == ChatHistory::Joined && archived < head {
             return Ok(Err(ChatRefusal::NotArchived));

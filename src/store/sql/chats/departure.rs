@@ -15,7 +15,7 @@ use crate::store::{Announce, Result};
 /// The groups that one call leaves.
 const GROUPS_PER_CALL: i64 = 100;
 
-/// Ends memberships of an account whose deletion runs, each in a transaction of its own, so that one
+/// Ends memberships of an account that is being deleted, each in a transaction of its own, so that one
 /// lock is held at a time. False once it has none left in groups.
 pub(in crate::store::sql) async fn leave_groups(
     db: &Db,
