@@ -1,6 +1,8 @@
 //! The history of a run: one [`Record`] per line, as JSON, written by the clients and by the lab.
 //! It is the checker's only input.
 
+pub mod chats;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -11,6 +13,8 @@ use std::time::Instant;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+
+use self::chats::ChatFact;
 
 /// The source of the records that the lab itself writes.
 pub const LAB: &str = "lab";
@@ -37,7 +41,9 @@ pub struct Record {
 pub enum Fact {
     // ---- written by clients
     /// The client is connected, and the server knows its user.
-    Connected { user: String },
+    Connected {
+        user: String,
+    },
     /// The connection is gone, for any reason. Another `connected` may follow.
     Disconnected,
     /// The client stops for good, by its own decision: from now on nothing has to reach it. Written
@@ -77,7 +83,9 @@ pub enum Fact {
         replayed: u64,
     },
     /// The client left the room, and the server acknowledged it.
-    Left { room: String },
+    Left {
+        room: String,
+    },
     /// A `message` arrived.
     Received {
         room: String,
@@ -103,9 +111,15 @@ pub enum Fact {
         total: u64,
     },
     /// A `user_joined` arrived.
-    UserJoined { room: String, user: String },
+    UserJoined {
+        room: String,
+        user: String,
+    },
     /// A `user_left` arrived.
-    UserLeft { room: String, user: String },
+    UserLeft {
+        room: String,
+        user: String,
+    },
     /// The acknowledgement of a `subscribe_status`.
     Watching {
         target: String,
@@ -121,17 +135,24 @@ pub enum Fact {
     },
     // ---- written by the lab
     /// A step of the scenario, as information for human readers.
-    Step { text: String },
+    Step {
+        text: String,
+    },
     /// From now on, Redis may have lost its newest data: a new epoch may follow.
     DataLost,
     /// Everything acknowledged before this must survive the next loss of data.
     DataSaved,
     /// The lab made a user come online or go offline: every connected watcher must receive one
     /// event about it.
-    PresenceChanged { target: String, online: bool },
+    PresenceChanged {
+        target: String,
+        online: bool,
+    },
     /// From now until the end no fault touches this client: it must be notified of each change
     /// separately.
-    Unaffected { client: String },
+    Unaffected {
+        client: String,
+    },
     /// The head of a room at the end of the run, read over REST.
     FinalHead {
         room: String,
@@ -142,22 +163,34 @@ pub enum Fact {
     /// its rooms follow.
     ArchiveRead,
     /// A room of the archive. Retention has deleted the entries up to `cut`.
-    ArchivedRoom { room: String, cut: u64 },
+    ArchivedRoom {
+        room: String,
+        cut: u64,
+    },
     /// A range of numbers that the archive has recorded as lost.
-    ArchivedGap { room: String, first: u64, last: u64 },
+    ArchivedGap {
+        room: String,
+        first: u64,
+        last: u64,
+    },
     /// An entry of the archive, in the order of the room's numbers.
     Archived(KeptMessage),
     /// A message of a room at the end of the run, read page by page over REST, from the first one to
     /// the head.
     Logged(KeptMessage),
     /// The users of a room at the end of the run, read over REST.
-    FinalMembers { room: String, users: Vec<String> },
+    FinalMembers {
+        room: String,
+        users: Vec<String>,
+    },
     /// The status of a user at the end of the run, read over REST.
     FinalStatus {
         target: String,
         online: bool,
         version: u64,
     },
+    // ---- written by the drivers and members of chats, and by the lab
+    Chat(ChatFact),
 }
 
 /// A message as the archive or the log has it.

@@ -51,6 +51,22 @@ pub(super) enum FaultKind {
     ArchiveHole,
     /// The server returns other messages than those in the archive.
     ArchiveDiffers,
+    /// The server refused a change of a chat for no reason.
+    ChangeRefused,
+    /// A change of a chat was not announced, to the room or to a user's feed.
+    LostAnnouncement,
+    /// A change of a chat was announced twice.
+    DoubledAnnouncement,
+    /// The changes of a user's membership were announced in another order than they were made.
+    AnnouncementOrder,
+    /// The tables of chats are not the result of the announced changes.
+    TablesDiffer,
+    /// An event reached a user after the user's removal from the chat.
+    AfterRemoval,
+    /// A node granted or refused a right against the table of members.
+    WrongRight,
+    /// A row stayed in the outbox.
+    LeftInOutbox,
     /// One version of a user's status was reported both as online and as offline.
     ConflictingStatus,
     /// A status that is older than one that the watcher knew, or a change with the version that it
@@ -103,6 +119,14 @@ impl FaultKind {
             Self::NotArchived => "not archived",
             Self::ArchiveHole => "hole in the archive",
             Self::ArchiveDiffers => "log and archive differ",
+            Self::ChangeRefused => "refused change",
+            Self::LostAnnouncement => "lost announcement",
+            Self::DoubledAnnouncement => "doubled announcement",
+            Self::AnnouncementOrder => "order of announcements",
+            Self::TablesDiffer => "tables and announcements differ",
+            Self::AfterRemoval => "received after the removal",
+            Self::WrongRight => "wrong right",
+            Self::LeftInOutbox => "left in the outbox",
             Self::ConflictingStatus => "conflicting status",
             Self::StaleStatus => "stale status",
             Self::UnexpectedStatusChange => "unexpected status change",

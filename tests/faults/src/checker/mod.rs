@@ -49,6 +49,15 @@
 //!   offline (plus one join, if the user wasn't in the room at first).
 //! - **Departures** ([`departures`]): if the scenario says so, no client is notified that a user is
 //!   offline or left a room unless the user was away for longer than the grace.
+//! - **Chats** ([`chats`]), if there are any: each acknowledged change of a chat or of its members is
+//!   announced exactly once in the room, and exactly once in the feed of each user concerned; one
+//!   without an acknowledgement at most once. The order of the announcements is that of the changes of
+//!   the same user in the same chat. The announcements, one after another, lead to the tables of chats
+//!   and members. Clients receive the entries of the archive once each and without a hole; watchers
+//!   all of them. No event after its `member_removed` reaches a user, unless its client joined the room
+//!   after the next attempt to add the user began. A second after a removal no node returns messages to
+//!   the user; at the end each node grants exactly the rights that the table says. Nothing is left in
+//!   the outbox.
 //! - **Form** ([`parsed_history`]): clients connect before they receive anything, and end once;
 //!   only the lab writes the lab's facts.
 //!
@@ -79,6 +88,7 @@
 //!   clean up; this excuses nothing.
 
 mod archive;
+mod chats;
 mod completeness;
 mod cursor;
 mod deliveries;
@@ -173,7 +183,8 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
     let mut interner = Interner::default();
     let mut faults = Faults::default();
     let mut stats = Stats::default();
-    let history = ParsedHistory::parse(history, &mut faults);
+    let records = history;
+    let history = ParsedHistory::parse(records, &mut faults);
     stats.clients = history.clients.len();
     let data_loss = promises.data_loss || history.data_lost;
     let exact = promises.presence == Presence::Exact;
@@ -234,6 +245,7 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
         exact,
     }
     .check();
+    chats::check(records, &mut faults, &mut stats);
 
     stats.repeats = faults.count(FaultKind::Repeat);
     stats.holes = faults.count(FaultKind::Hole);

@@ -100,7 +100,8 @@ impl<'a> ParsedHistory<'a> {
         let mut indices: HashMap<&str, usize> = HashMap::new();
         let mut clients: Vec<ClientParser<'a>> = Vec::new();
         for (number, record) in history.iter().enumerate() {
-            if is_lab_fact(&record.fact) {
+            // Those of chats have a check of their own.
+            if is_lab_fact(&record.fact) || matches!(record.fact, Fact::Chat(_)) {
                 continue;
             }
             let index = *indices.entry(&record.source).or_insert_with(|| {

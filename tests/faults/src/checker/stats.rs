@@ -77,6 +77,18 @@ pub struct Stats {
     pub user_left: u64,
     /// `room_users` events.
     pub room_users: u64,
+    /// Changes of chats that were acknowledged.
+    pub changes: u64,
+    /// Attempts of changes without an answer that acknowledged or refused them.
+    pub changes_repeated: u64,
+    /// Announcements of changes in the archive: in rooms of chats, and in feeds.
+    pub announced_in_rooms: u64,
+    pub announced_in_feeds: u64,
+    /// Refused requests for the messages of a chat, after the removal of the user.
+    pub reads_refused: u64,
+    /// Rights that nodes granted at the end, and that they refused.
+    pub rights_granted: u64,
+    pub rights_refused: u64,
 }
 
 impl fmt::Display for Stats {
@@ -128,6 +140,20 @@ impl fmt::Display for Stats {
                 self.acked_not_archived,
                 self.announced_but_archived,
                 self.sent_to_both,
+            )?;
+        }
+        if self.changes > 0 {
+            write!(
+                formatter,
+                "\nchats: {} changes, {} attempts repeated; announced in rooms: {}, in feeds: {}; \
+                 {} reads refused after removals; at the end {} rights granted, {} refused",
+                self.changes,
+                self.changes_repeated,
+                self.announced_in_rooms,
+                self.announced_in_feeds,
+                self.reads_refused,
+                self.rights_granted,
+                self.rights_refused,
             )?;
         }
         Ok(())

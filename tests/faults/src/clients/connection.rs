@@ -53,17 +53,31 @@ struct Handshake {
 impl Connection {
     /// Connects. `receive_window` limits the bytes that the kernel buffers for the client.
     pub async fn open(address: SocketAddr, receive_window: Option<u32>) -> anyhow::Result<Self> {
-        tokio::time::timeout(CONNECT_TIMEOUT, Self::handshake(address, receive_window)).await?
+        let handshake = Self::handshake(address, receive_window, None);
+        tokio::time::timeout(CONNECT_TIMEOUT, handshake).await?
     }
 
-    async fn handshake(address: SocketAddr, receive_window: Option<u32>) -> anyhow::Result<Self> {
+    /// Connects with the token of an account.
+    pub async fn open_with_token(address: SocketAddr, token: &str) -> anyhow::Result<Self> {
+        let handshake = Self::handshake(address, None, Some(token));
+        tokio::time::timeout(CONNECT_TIMEOUT, handshake).await?
+    }
+
+    async fn handshake(
+        address: SocketAddr,
+        receive_window: Option<u32>,
+        token: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = receive_window {
             socket.set_recv_buffer_size(bytes)?;
         }
         let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;
-        let url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+        let mut url = format!("ws://{address}/socket.io/?EIO=4&transport=websocket");
+        if let Some(token) = token {
+            url.push_str(&format!("&token={token}"));
+        }
         let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await?;
         let open_packet = next_text(&mut socket).await?;
         let handshake = open_packet.strip_prefix('0');

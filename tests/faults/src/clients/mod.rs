@@ -2,6 +2,7 @@
 //! source.
 
 mod background;
+pub mod chat;
 mod client;
 mod connection;
 mod latencies;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 
 pub use background::BackgroundRuntime;
 pub use client::{Client, ClientConfig};
+pub use connection::{Connection, Packet};
 pub use latencies::{Latencies, Percentile};
 pub use official::OfficialClients;
 pub use rest_poster::RestPoster;

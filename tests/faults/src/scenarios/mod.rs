@@ -8,6 +8,7 @@ mod clocks;
 mod data_loss;
 mod deploys;
 mod failover;
+mod memberships;
 mod neighbours;
 mod nodes;
 mod outages;
@@ -245,6 +246,16 @@ pub const SCENARIOS: &[Scenario] = &[
         archive::lone::restarted,
         "restarts of a node without Redis: it goes on in the same epochs",
         full_only
+    ),
+    scenario!(
+        "memberships-killed-postgres",
+        memberships::killed_postgres,
+        "kill -9 of nodes while members of chats are changed; acknowledgements don't wait for the archive"
+    ),
+    scenario!(
+        "memberships-killed-mariadb",
+        memberships::killed_mariadb,
+        "kill -9 of nodes while members of chats are changed; acknowledgements wait for the archive"
     ),
     scenario!(
         "chaos",

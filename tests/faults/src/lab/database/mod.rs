@@ -1,5 +1,6 @@
 //! Real database servers, with the durability that they have by default, and SQLite's files.
 
+mod chats;
 mod connection;
 mod reader;
 mod server;

@@ -10,7 +10,7 @@ use super::connection::Connection;
 use crate::history::{KeptMessage, digest};
 
 /// The number of the kind "message".
-const MESSAGE: i64 = 1;
+pub(super) const MESSAGE: i64 = 1;
 
 /// Reads the archive of a deployment.
 #[derive(Clone)]
@@ -46,7 +46,7 @@ const WITHOUT_NAME: i64 = 2;
 const WITHOUT_KEY: i64 = 4;
 const WITHOUT_TAIL: i64 = 8;
 const WITHOUT_NAME_KEY: i64 = 16;
-const KNOWN_FORMS: i64 = 31;
+pub(super) const KNOWN_FORMS: i64 = 31;
 
 /// A row of `hubbub_entries`: seq, kind, epoch, id, user, send_key, form, record.
 type EntryRow = (
@@ -108,7 +108,7 @@ impl ArchiveReader {
         Ok(archive)
     }
 
-    async fn connect(&self) -> anyhow::Result<Connection> {
+    pub(super) async fn connect(&self) -> anyhow::Result<Connection> {
         Connection::open(self.kind, &self.url)
             .await
             .with_context(|| format!("the lab can't read {}", self.url))
@@ -177,7 +177,7 @@ fn parse_entry(row: EntryRow, room: &str) -> anyhow::Result<KeptMessage> {
 }
 
 /// A record with the parts that are left out of its stored form.
-fn complete_record(form: i64, stored: &str, columns: [&str; 4]) -> String {
+pub(super) fn complete_record(form: i64, stored: &str, columns: [&str; 4]) -> String {
     let [id, room, user, key] = columns.map(|text| serde_json::Value::from(text).to_string());
     let mut json = String::new();
     if form & WITHOUT_HEAD != 0 {
@@ -201,7 +201,7 @@ fn complete_record(form: i64, stored: &str, columns: [&str; 4]) -> String {
     json
 }
 
-fn uuid_text(bytes: &[u8]) -> anyhow::Result<String> {
+pub(super) fn uuid_text(bytes: &[u8]) -> anyhow::Result<String> {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     ensure!(hex.len() == 32, "the id has {} bytes", bytes.len());
     let (a, b, c, d, e) = (
@@ -214,11 +214,11 @@ fn uuid_text(bytes: &[u8]) -> anyhow::Result<String> {
     Ok(format!("{a}-{b}-{c}-{d}-{e}"))
 }
 
-fn text(bytes: Vec<u8>) -> anyhow::Result<String> {
+pub(super) fn text(bytes: Vec<u8>) -> anyhow::Result<String> {
     Ok(String::from_utf8(bytes)?)
 }
 
-fn number(value: i64) -> anyhow::Result<u64> {
+pub(super) fn number(value: i64) -> anyhow::Result<u64> {
     u64::try_from(value).context("a negative number")
 }
 
