@@ -17,8 +17,10 @@ use crate::lab::{Lab, Link, Node, Proxy, RECOVERY_TIMEOUT, eventually};
 
 const NODES: usize = 3;
 const SECRET: &str = "a secret of the lab, of at least 32 bytes";
+/// The delay of a slow link, on which announcements queue up.
+const SLOW_LINK: Duration = Duration::from_millis(100);
 /// This many of the chats that drivers have opened, or at most all, are asked for at the end.
-const SOME_OTHER_CHATS: usize = 5;
+const SOME_OTHER_CHATS: usize = 3;
 
 /// Acknowledgements come before the commit.
 pub async fn killed_postgres(lab: &mut Lab) -> anyhow::Result<()> {
@@ -75,10 +77,10 @@ async fn killed(lab: &mut Lab, kind: DatabaseKind, ack_after: &str) -> anyhow::R
     }
     let redis = Redis::durable(&lab.dir).await?;
     let mut cluster = ChatCluster::start(lab, &redis).await?;
-    let rounds = lab.by_form(4, 20);
+    let rounds = lab.by_form(3, 20);
     let mut longest = Duration::ZERO;
     for (number, round) in ROUNDS.into_iter().cycle().take(rounds).enumerate() {
-        sleep(random_millis(lab, 1000..2000)).await;
+        sleep(random_millis(lab, 500..1500)).await;
         let killed = lab.rng.random_range(0..NODES);
         let (cut_off, link) = match round {
             Round::WithoutAnswers => (killed, Link::BlackholeToClient),
@@ -86,9 +88,13 @@ async fn killed(lab: &mut Lab, kind: DatabaseKind, ack_after: &str) -> anyhow::R
             Round::OtherCutOff => ((killed + 1) % NODES, Link::Blackhole),
             Round::Plain => (killed, Link::Healthy),
         };
-        lab.step(format!("{round:?}: node-{cut_off} has the link {link:?}"));
+        lab.step(format!(
+            "{round:?}: node-{cut_off} has a slow link, then {link:?}"
+        ));
+        cluster.proxies[cut_off].set(Link::Delay(SLOW_LINK));
+        sleep(random_millis(lab, 500..1000)).await;
         cluster.proxies[cut_off].set(link);
-        sleep(random_millis(lab, 500..1500)).await;
+        sleep(random_millis(lab, 300..800)).await;
         lab.step(format!("round {number}: node-{killed} is killed"));
         cluster.nodes[killed].kill();
         sleep(random_millis(lab, 200..1200)).await;

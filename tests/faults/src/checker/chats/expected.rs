@@ -48,7 +48,7 @@ pub(super) struct Expected<'a> {
 }
 
 impl<T: Copy + PartialEq + std::fmt::Debug> Sequence<T> {
-    fn push(&mut self, value: T, certain: bool) {
+    pub fn push(&mut self, value: T, certain: bool) {
         self.0.push(Maybe { value, certain });
     }
 
@@ -130,6 +130,11 @@ impl<'a> Expected<'a> {
             expected.add(history, change);
         }
         expected
+    }
+
+    /// The name of the chat at its creation.
+    pub fn first_name(&self, chat: &str) -> &'a str {
+        self.first_names.get(chat).copied().unwrap_or_default()
     }
 
     fn add(&mut self, history: &ChatHistory<'a>, change: &Change<'a>) {

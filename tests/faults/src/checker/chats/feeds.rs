@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::faults::{FaultKind, Faults};
 use super::ChatHistory;
 use super::expected::{Expected, Sequence, Step};
-use crate::history::chats::{ChatEvent, Role, feed_of};
+use crate::history::chats::{ChatEvent, Role, feed_of, room_of};
 
 pub(super) struct FeedCheck<'r, 'a> {
     pub history: &'r ChatHistory<'a>,
@@ -41,7 +41,7 @@ impl<'a> FeedCheck<'_, 'a> {
             let told = told.remove(chat).unwrap_or_default();
             let subject = || format!("{chat} in the feed of {user}");
             steps.compare(&told.steps, self.at, self.faults, subject);
-            self.check_names(chat, user, steps, &told);
+            self.check_names(chat, user, &told);
             let kept = self.history.members.get(&(*chat, user)).copied();
             if kept != told.role {
                 self.faults.add(FaultKind::TablesDiffer, self.at, || {
@@ -87,36 +87,29 @@ impl<'a> FeedCheck<'_, 'a> {
         chats
     }
 
-    /// Each new name is announced once at most, and once for sure to a user that was a member all the
-    /// time.
-    fn check_names(
-        &mut self,
-        chat: &'a str,
-        user: &'a str,
-        steps: &Sequence<Step>,
-        told: &Told<'a>,
-    ) {
-        let none = Sequence::default();
-        let renames = self.expected.renames.get(chat).unwrap_or(&none);
-        let steps = steps.all();
-        let stays = matches!(steps.first(), Some(Step::Created(_)));
-        if stays && !steps.contains(&Step::Removed) {
-            let subject = || format!("names of {chat} in the feed of {user}");
-            renames.compare(&told.names, self.at, self.faults, subject);
-            return;
-        }
-        let mut possible = renames.all();
-        for name in &told.names {
-            match possible.iter().position(|other| other == name) {
-                Some(index) => {
-                    possible.remove(index);
+    /// Each new name is announced once to all users that are members at that moment: the room has all
+    /// changes in their order.
+    fn check_names(&mut self, chat: &'a str, user: &'a str, told: &Told<'a>) {
+        let mut names = Sequence::default();
+        let mut is_member = false;
+        let mut current = self.expected.first_name(chat);
+        for entry in self.history.entries_of(&room_of(chat)) {
+            match entry.event {
+                ChatEvent::MemberAdded { user: added, .. } if added == user => is_member = true,
+                ChatEvent::MemberRemoved { user: removed, .. } if removed == user => {
+                    is_member = false;
                 }
-                None => self
-                    .faults
-                    .add(FaultKind::DoubledAnnouncement, self.at, || {
-                        format!("{chat} in the feed of {user}: {name} comes too often")
-                    }),
+                ChatEvent::ChatUpdated { title, .. } => {
+                    let title = title.as_deref().unwrap_or_default();
+                    if title != current && is_member {
+                        names.push(title, true);
+                    }
+                    current = title;
+                }
+                _ => {}
             }
         }
+        let subject = || format!("names of {chat} in the feed of {user}");
+        names.compare(&told.names, self.at, self.faults, subject);
     }
 }

@@ -82,7 +82,7 @@ impl<'a> RoomCheck<'_, 'a> {
     fn check_updates(&mut self, chat: &'a str) {
         let mut names: Vec<&str> = Vec::new();
         let mut updates = 0;
-        let mut current = self.expected.first_names[chat];
+        let mut current = self.expected.first_name(chat);
         for entry in self.history.entries_of(&room_of(chat)) {
             let ChatEvent::ChatUpdated { title, .. } = entry.event else {
                 continue;
@@ -124,7 +124,7 @@ impl<'a> RoomCheck<'_, 'a> {
         for chat in chats {
             let entries = self.history.entries_of(&room_of(chat));
             let users = members_after(entries);
-            let name = name_after(entries).unwrap_or(self.expected.first_names[chat]);
+            let name = name_after(entries).unwrap_or(self.expected.first_name(chat));
             folded.extend(users.iter().map(|user| (*chat, *user)));
             let kept = self.history.chats.get(chat).copied();
             let folded = (!users.is_empty()).then_some(Some(name));

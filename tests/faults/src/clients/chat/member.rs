@@ -358,14 +358,10 @@ impl MemberTask {
         }
     }
 
+    /// The `exception` that follows a removal is ignored: it may come after the client has joined again.
     fn handle_event(&mut self, session: &mut Session, name: &str, event: &Value) {
         let room = event["room_id"].as_str().unwrap_or_default();
         let chat = room.strip_prefix("chat:");
-        if name == "exception"
-            && let Some(chat) = chat
-        {
-            self.leave(session, chat);
-        }
         let (Some(seq), Some(parsed)) = (event["seq"].as_u64(), ChatEvent::of(name, event)) else {
             return;
         };
