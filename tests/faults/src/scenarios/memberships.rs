@@ -46,10 +46,12 @@ enum Round {
     Plain,
 }
 
-const ROUNDS: [Round; 4] = [
+/// The short form has the first three.
+const ROUNDS: [Round; 5] = [
+    Round::WithoutAnswers,
+    Round::OtherCutOff,
     Round::WithoutAnswers,
     Round::CutOff,
-    Round::OtherCutOff,
     Round::Plain,
 ];
 
