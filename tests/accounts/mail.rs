@@ -202,14 +202,14 @@ async fn a_former_address_gets_a_notice_of_its_change() {
         }
     }
     let mails = sink.await_mails(6).await;
-    let to: Vec<&str> = mails.iter().map(|mail| mail.to[0].as_str()).collect();
+    // Mails are sent side by side.
+    let mut to: Vec<&str> = mails[2..].iter().map(|mail| mail.to[0].as_str()).collect();
+    to.sort_unstable();
     let expected = [
-        "ann@example.com",
-        "ann@example.com",
-        "New@example.org",
         "1@example.org",
         "2@example.org",
         "3@example.org",
+        "New@example.org",
     ];
     assert_eq!(to, expected);
     // Other changes stay possible.

@@ -1,3 +1,5 @@
+//! Tests of series of appends.
+
 use super::*;
 
 fn append(series: &Arc<AtomicBool>) -> (QueuedAppend, oneshot::Receiver<Result<Appended>>) {
