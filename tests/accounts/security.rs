@@ -1,6 +1,9 @@
-//! Attacks on accounts: mass assignment, enumeration, scripts in names.
+//! Attacks on accounts: mass assignment, enumeration, guesses, fixation, scripts in names.
 
-use hubbub_test_support::node::{Cluster, http, http_text};
+use std::time::{Duration, Instant};
+
+use hubbub_test_support::database::{DatabaseKind, TestDatabase};
+use hubbub_test_support::node::{Cluster, SharedStorage, http, http_text};
 use serde_json::{Value, json};
 
 use crate::fixture::{MEMORY, Rest, SECRET, assert_refused, expect, log_in, sign_up};
@@ -64,6 +67,107 @@ async fn a_login_tells_nobody_whether_an_account_exists_or_is_disabled() {
     assert_eq!(stories[0][3].1["code"], "rate_limited");
     stories.dedup();
     assert_eq!(stories.len(), 1, "{stories:?}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_takes_as_long_for_an_unknown_account_as_for_a_wrong_password() {
+    let unlimited = [
+        ("LOGIN_ATTEMPTS_PER_ACCOUNT", "0"),
+        ("LOGIN_ATTEMPTS_PER_ADDRESS", "0"),
+    ];
+    let node = Cluster::alone(&[SECRET, MEMORY, unlimited[0], unlimited[1]]).await;
+    let address = node.address(0);
+    sign_up(address, "ann").await;
+    let mut shortest = [Duration::MAX; 2];
+    for _ in 0..8 {
+        for (name, shortest) in ["ann", "nobody"].iter().zip(&mut shortest) {
+            let begun = Instant::now();
+            let answer = log_in(address, name, "wrong horse!").await;
+            *shortest = begun.elapsed().min(*shortest);
+            assert_refused(&answer, 401, "invalid_credentials");
+        }
+    }
+    // A hash takes nearly all of the time.
+    let [known, unknown] = shortest;
+    assert!(unknown > known / 2 && known > unknown / 2, "{shortest:?}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_are_counted_over_all_nodes_by_account_and_by_address() {
+    let database = TestDatabase::new(DatabaseKind::Postgres);
+    let storage = SharedStorage::new(&database.url);
+    let settings = [
+        SECRET,
+        ("LOGIN_ATTEMPTS_PER_ACCOUNT", "3"),
+        ("LOGIN_ATTEMPTS_PER_ADDRESS", "9"),
+    ];
+    let nodes = [
+        storage.start_node(&settings).await,
+        storage.start_node(&settings).await,
+    ];
+    let names = ["ann", "bob", "carl", "dora", "eve"];
+    for name in names {
+        sign_up(nodes[0].address(), name).await;
+    }
+    let attempt =
+        async |number: usize, name| log_in(nodes[number % 2].address(), name, "wrong horse!").await;
+    for number in 0..3 {
+        let answer = attempt(number, "ann").await;
+        assert_refused(&answer, 401, "invalid_credentials");
+    }
+    for node in &nodes {
+        let answer = log_in(node.address(), "ann", "correct horse").await;
+        assert_refused(&answer, 429, "rate_limited");
+    }
+    // One password on many accounts: each account is below its limit.
+    let mut refused = 0;
+    for number in 0..12 {
+        let answer = attempt(number, names[1 + number % 4]).await;
+        match answer.0 {
+            401 => assert_eq!(refused, 0, "attempt {number} after a refusal"),
+            _ => {
+                assert_refused(&answer, 429, "rate_limited");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 6, "three attempts on ann, six on the others");
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_begins_another_session_than_any_that_a_request_names() {
+    let node = Cluster::alone(&[SECRET, MEMORY]).await;
+    let address = node.address(0);
+    sign_up(address, "ann").await;
+    let eve_logged_in = sign_up(address, "eve").await;
+    let eve = Rest::of(address, &eve_logged_in);
+    let sessions = expect(eve.get("/api/v1/auth/sessions").await, 200);
+    let of_eve = sessions["items"][0]["id"].as_str().unwrap();
+    // The request of ann carries tokens and the session of eve.
+    let body = json!({
+        "username": "ann", "password": "correct horse", "sid": of_eve, "session_id": of_eve,
+        "access_token": eve_logged_in["access_token"],
+        "refresh_token": eve_logged_in["refresh_token"],
+    });
+    let logged_in = expect(eve.post("/api/v1/auth/login", body).await, 200);
+    let ann = Rest::of(address, &logged_in);
+    let session_of = async |user: &Rest| {
+        let list = expect(user.get("/api/v1/auth/sessions").await, 200);
+        let items = list["items"].as_array().unwrap();
+        let current = items.iter().find(|item| item["current"] == true);
+        current.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    assert_ne!(session_of(&ann).await, of_eve);
+    assert_ne!(logged_in["refresh_token"], eve_logged_in["refresh_token"]);
+    // Eve stays eve, with the own session only.
+    assert_eq!(session_of(&eve).await, of_eve);
+    assert_eq!(eve.me().await.1["username"], "eve");
+    assert_eq!(ann.me().await.1["username"], "ann");
     node.stop().await;
 }
 
