@@ -14,7 +14,7 @@ use super::queue::{Batch, Origin, Sender};
 use super::refused::MAX_REFUSED_IN_ROW;
 use crate::backplane::BackplaneError;
 use crate::domain::{Epoch, RoomId};
-use crate::store::{ArchiveWriter, CommitOutcome, Fence, StoreError};
+use crate::store::{ArchiveWriter, CommitOutcome, Fence, StoreError, StoredKind};
 
 /// The pause before a commit that has failed is repeated: at first, and at most.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -97,7 +97,11 @@ impl Committer {
     ) -> Result<Vec<CommitOutcome>, RefusedError> {
         let shared = &*self.shared;
         let mut pause = FIRST_RETRY;
-        let mut is_fenced = attempt == Attempt::Repeated;
+        // Changes are appended in series: none may be stored if an earlier one belongs to another history.
+        let has_changes = rows
+            .iter()
+            .any(|(_, entry)| entry.kind == StoredKind::CHANGE);
+        let mut is_fenced = attempt == Attempt::Repeated || has_changes;
         loop {
             let began = Instant::now();
             is_fenced |= batch.age() > FENCED_AFTER;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{LEASE, Worker, earlier, ids};
+use super::{LEASE, POLL_INTERVAL, Worker, earlier, ids};
 use crate::backplane::{BackplaneError, change_record};
 use crate::domain::{Change, RoomId};
 use crate::store::{Claim, OutboxRow, StoreError};
@@ -60,18 +60,53 @@ impl Worker {
             self.announce(room, &mut left, deadline, &mut progress)
                 .await;
         }
-        self.outbox.done(&progress.done).await?;
-        self.published.add(progress.done.len() as u64);
-        for (claim, reason) in progress.failed {
-            self.fail(claim, &reason).await?;
+        self.record(progress, &left, claimed_at + LEASE).await
+    }
+
+    /// Records the progress, again and again while the lease lasts: until it has ended, no worker takes
+    /// the rows that are left, nor later ones of the room.
+    async fn record(
+        &self,
+        progress: Progress,
+        left: &VecDeque<Announcement>,
+        lease_end: Instant,
+    ) -> Result<(), StoreError> {
+        for (claim, reason) in &progress.failed {
+            tracing::error!(
+                row = claim.row,
+                reason,
+                "outbox: a row is given up; see hubbub outbox list"
+            );
         }
-        let (Some(reason), Some(first)) = (progress.postponed, left.front()) else {
-            return Ok(());
-        };
-        self.postponed.add(1);
-        let pause = backoff(first.row.attempts);
-        let claims: Vec<Claim> = left.iter().map(|left| left.row.claim()).collect();
-        self.outbox.retry(&claims, pause, &reason).await
+        let left: Vec<&OutboxRow> = left.iter().map(|left| &left.row).collect();
+        while let Err(error) = self.record_once(&progress, &left).await {
+            if Instant::now() + POLL_INTERVAL > lease_end {
+                return Err(error);
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        self.published.add(progress.done.len() as u64);
+        self.failed.add(progress.failed.len() as u64);
+        self.postponed.add(u64::from(progress.postponed.is_some()));
+        Ok(())
+    }
+
+    /// A repeat changes nothing.
+    async fn record_once(
+        &self,
+        progress: &Progress,
+        left: &[&OutboxRow],
+    ) -> Result<(), StoreError> {
+        self.outbox.done(&progress.done).await?;
+        for (claim, reason) in &progress.failed {
+            self.outbox.fail(*claim, reason).await?;
+        }
+        if let (Some(reason), Some(first)) = (&progress.postponed, left.first()) {
+            let claims: Vec<Claim> = left.iter().map(|row| row.claim()).collect();
+            let pause = backoff(first.attempts);
+            self.outbox.retry(&claims, pause, reason).await?;
+        }
+        Ok(())
     }
 
     /// The announcements of the rows that can be published.
@@ -108,8 +143,10 @@ impl Worker {
         deadline: Instant,
         progress: &mut Progress,
     ) {
+        // The log still knows the keys of attempts that are younger when the lease ends.
+        let known = (self.dedupe_ttl / 2).saturating_sub(2 * LEASE);
         // At its first claim a row was never handed to the log.
-        let is_old = |row: &OutboxRow| row.attempts > 1 && row.tried_for > self.dedupe_ttl / 2;
+        let is_old = |row: &OutboxRow| row.attempts > 1 && row.tried_for > known;
         let old = left.iter().filter(|announcement| is_old(&announcement.row));
         let (mut ids, mut since) = (Vec::new(), Duration::ZERO);
         for announcement in old {
@@ -169,16 +206,6 @@ impl Worker {
                 progress.fail(&refused.row, error.to_string());
             }
         }
-    }
-
-    async fn fail(&self, claim: Claim, reason: &str) -> Result<(), StoreError> {
-        tracing::error!(
-            row = claim.row,
-            reason,
-            "outbox: a row is given up; see hubbub outbox list"
-        );
-        self.failed.add(1);
-        self.outbox.fail(claim, reason).await
     }
 }
 

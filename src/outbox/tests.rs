@@ -16,7 +16,7 @@ use crate::backplane::{
 use crate::domain::{Head, NewMessage};
 use crate::store::{Claim, OutboxId, Result, RowState};
 
-/// An outbox with rows in memory. Its first calls of `done` fail.
+/// An outbox with rows in memory. So many calls of `done` fail.
 #[derive(Default)]
 struct Rows {
     rows: Mutex<VecDeque<OutboxRow>>,
@@ -170,12 +170,25 @@ async fn rows_are_published_in_order_and_removed() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn an_outcome_is_recorded_while_the_lease_lasts() {
+    let (worker, outbox, log) = worker(vec![row(1, "session_ended")], Duration::from_secs(60));
+    *outbox.failures.lock() = 8;
+    let began = Instant::now();
+    worker.publish_due().await.unwrap();
+    assert!(outbox.rows.lock().is_empty());
+    assert_eq!(began.elapsed(), 8 * POLL_INTERVAL);
+    assert_eq!(published(&*log).await.len(), 1);
+    assert_eq!(worker.published.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_row_that_could_not_be_removed_is_published_once() {
     for dedupe_ttl in [Duration::from_secs(60), Duration::from_millis(1)] {
         let (worker, outbox, log) = worker(vec![row(1, "session_ended")], dedupe_ttl);
-        *outbox.failures.lock() = 1;
+        *outbox.failures.lock() = usize::MAX;
         worker.publish_due().await.unwrap_err();
+        *outbox.failures.lock() = 0;
         let other = NewEntryOfOthers(&*log);
         other.append(600).await;
         // So the log has forgotten the key.
@@ -423,15 +436,16 @@ async fn rows_behind_one_that_must_wait_are_neither_published_nor_done() {
 }
 
 /// 600 entries of others are behind those of the first attempt: three pages.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_search_finds_the_earlier_attempts_of_all_rows_of_a_room() {
     let dedupe_ttl = Duration::from_millis(1);
     let rows = (1..=20).map(|id| row(id, "session_ended")).collect();
     let (_, outbox, inner) = worker(rows, dedupe_ttl);
     let log = Arc::new(TestLog::new(inner));
     let worker = worker_on(log.clone(), outbox.clone(), dedupe_ttl);
-    *outbox.failures.lock() = 1;
+    *outbox.failures.lock() = usize::MAX;
     worker.publish_due().await.unwrap_err();
+    *outbox.failures.lock() = 0;
     NewEntryOfOthers(&*log).append(600).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
     for row in outbox.rows.lock().iter_mut() {
