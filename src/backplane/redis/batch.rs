@@ -371,6 +371,7 @@ impl Appends {
         } else {
             String::new()
         };
+        let has_changes = batch.iter().any(|append| append.send.starts_with('A'));
         let mut permanent_rooms = String::new();
         for append in batch.iter().filter(|append| append.permanent) {
             permanent_rooms.extend([" ", &append.room, " "]);
@@ -381,6 +382,7 @@ impl Appends {
             call.into(),
             permanent_rooms.into(),
             self.link.archive.name(),
+            if has_changes { "1" } else { "" }.into(),
         ];
         let mut rooms = Vec::new();
         for messages in batch.chunk_by_mut(|one, next| one.room == next.room) {

@@ -11,7 +11,8 @@
 -- ARGV[7]  a name for this call, if any of its messages has no key; else empty
 -- ARGV[8]  the rooms of the call whose numbering is permanent (base64url, each between spaces)
 -- ARGV[9]  the name of the archive behind the logs; empty: none
--- ARGV[10…] for each room three arguments: the tag of its partition (in a cluster the call's own
+-- ARGV[10] not empty if a change is among the entries
+-- ARGV[11…] for each room three arguments: the tag of its partition (in a cluster the call's own
 --          tag for all); the room (base64url); and the number of its messages. Then for each of
 --          these messages two arguments: the id (36 characters) followed by <user>:<key>, or empty
 --          if the message has no key; and the record. Before the id of a change: A
@@ -28,7 +29,8 @@
 local ctx = context()
 local dedupe_ms, history_ms, call_name, permanent_rooms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 ctx.archive = ARGV[9]
-local FIRST_ROOM = 10
+local has_changes = ARGV[10] ~= ''
+local FIRST_ROOM = 11
 local SENDS = 'i:'
 -- The letter before the id of a change.
 local CHANGE = byte('A')
@@ -59,7 +61,7 @@ while ARGV[at] do
   for i = at + 3, last, 2 do
     if ARGV[i] ~= '' then
       prefix = prefix or key(ARGV[at], SENDS, ARGV[at + 1]) .. ':'
-      local send_key = prefix .. sub(ARGV[i], byte(ARGV[i]) == CHANGE and 38 or 37)
+      local send_key = prefix .. sub(ARGV[i], has_changes and byte(ARGV[i]) == CHANGE and 38 or 37)
       key_of[i] = send_key
       send_keys[#send_keys + 1] = send_key
     end
@@ -132,7 +134,7 @@ local function append(at, last, new, head, archived)
       outcome = seq
       local number, record = int(seq), ARGV[i + 1]
       local field, frame, id = 'm', 'M', 1
-      if byte(ARGV[i]) == CHANGE then field, frame, id = 'a', 'A', 2 end
+      if has_changes and byte(ARGV[i]) == CHANGE then field, frame, id = 'a', 'A', 2 end
       local added = protected_call('XADD', log, trim_by, '~', trim_limit, number .. '-0',
         'e', epoch, 't', time, field, record)
       if type(added) == 'table' then
