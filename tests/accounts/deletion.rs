@@ -117,6 +117,15 @@ async fn no_table_has_the_address_of_a_deleted_account() {
         assert!(names.contains(&table.to_owned()), "{names:?}");
     }
     let rest = Rest::of(address, &signed_up);
+    // The former address is in a notice that can't be sent.
+    let body = json!({"email": "canary@example.org"});
+    let changed = rest.send("PATCH", "/api/v1/me", &body).await;
+    assert_eq!(changed.0, 200, "{changed:?}");
+    let id = signed_up["user"]["id"].as_str().unwrap();
+    database.sql(&format!(
+        r#"INSERT INTO hubbub_outbox (type, payload, state)
+        VALUES ('address_changed', '{{"user":"{id}","email":"{email}"}}', 1)"#
+    ));
     let password = json!({"password": "correct horse"});
     let deleted = rest.send("DELETE", "/api/v1/me", &password).await;
     assert_eq!(deleted.0, 200);

@@ -377,9 +377,14 @@ async fn a_mail_to_an_address_that_the_server_refuses_is_given_up() {
     };
     let sink = SmtpSink::on(0, behaviour).await;
     let node = start(sink.port(), &[MEMORY]).await;
-    sign_up(node.address(), "ann").await;
+    let ann = sign_up(node.address(), "ann").await;
     await_metric(&node, "hubbub_jobs_failed_total", 1).await;
+    // A notice to a former address is done then: its row would keep the address.
+    let changed = change_email(node.address(), &ann["access_token"], "new@example.org").await;
+    assert_eq!(changed.0, 200);
+    await_metric(&node, "hubbub_jobs_completed_total", 1).await;
     let metrics = node.metrics_address().unwrap();
+    assert_eq!(metric(metrics, "hubbub_jobs_failed_total").await, 1);
     assert_eq!(metric(metrics, "hubbub_jobs_retried_total").await, 0);
     assert!(sink.mails().is_empty());
     node.stop().await;

@@ -81,6 +81,13 @@ async fn the_data_of_an_account_is_gone_with_its_deletion(test: &TestStore) {
         lifetime: HOUR,
     };
     assert!(store.add_token(token).await.unwrap());
+    for user in [user, Uuid::now_v7()] {
+        test.execute(&format!(
+            "INSERT INTO hubbub_outbox (type, payload, state) VALUES \
+            ('address_changed', '{{\"user\":\"{user}\",\"email\":\"former@example.com\"}}', 1)"
+        ))
+        .await;
+    }
     let wrong = "of an earlier password".to_owned();
     let kept = store.delete_account(user, wrong, job(), announce()).await;
     assert_eq!(kept.unwrap(), DeleteOutcome::Unknown);
@@ -89,13 +96,15 @@ async fn the_data_of_an_account_is_gone_with_its_deletion(test: &TestStore) {
         .await
         .unwrap();
     assert!(matches!(deleted, DeleteOutcome::Deleted(ended) if ended.len() == 1));
-    assert_eq!(kinds(store).await, ["session_ended", "forget"]);
+    // The failed notice to the user's former address is gone, and that of another user is not.
+    let expected = ["address_changed", "session_ended", "forget"];
+    assert_eq!(kinds(store).await, expected);
     let again = store
         .delete_account(user, "hash".to_owned(), job(), announce())
         .await
         .unwrap();
     assert_eq!(again, DeleteOutcome::Unknown);
-    assert_eq!(kinds(store).await.len(), 2);
+    assert_eq!(kinds(store).await.len(), 3);
     let purpose = TokenPurpose::ResetPassword;
     let found = store.account_of_token(&[7; 32], purpose).await.unwrap();
     assert!(found.is_none());

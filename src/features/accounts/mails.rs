@@ -126,7 +126,14 @@ impl Job for SendAddressNotice {
                 account.username
             ),
         };
-        send(&*self.mailer, &mail).await
+        match send(&*self.mailer, &mail).await {
+            // A failed row would keep the address, and nobody can repair the mailbox.
+            Err(JobError::Failed(_)) => {
+                tracing::info!(user = %changed.user, "the mail server refused the notice to a former address");
+                Ok(())
+            }
+            sent => sent,
+        }
     }
 }
 

@@ -91,6 +91,9 @@ async fn delete_in(
         email_key = NULL, email_verified_at = NULL, display_name = ?, avatar_url = NULL, \
         status = NULL, search_key = '', role = 0, password = '', deleted_at = ?, updated_at = ? WHERE id = ?";
     const TOKENS: &str = "DELETE FROM hubbub_account_tokens WHERE user_id = ?";
+    // The notices to former addresses: their payloads have these.
+    const NOTICES: &str = "DELETE FROM hubbub_outbox \
+        WHERE state IN (0, 1) AND type = 'address_changed' AND payload LIKE ?";
     const BEGIN: &str = "INSERT INTO hubbub_account_deletions \
         (user_id, requested_at, pass, at_room, at_seq, messages) VALUES (?, ?, 0, 0, 0, 0)";
     const ROLE: &str = "SELECT role FROM hubbub_users WHERE id = ?";
@@ -118,6 +121,8 @@ async fn delete_in(
     let names = args![DELETED_USERNAME, DELETED_DISPLAY_NAME, now, now, user];
     conn.run(FORGET, names).await?;
     conn.run(TOKENS, args![user]).await?;
+    let notices = format!("{{\"user\":\"{}\"%", user_id(user).as_str());
+    conn.run(NOTICES, args![notices]).await?;
     conn.run(BEGIN, args![user, now]).await?;
     outbox::add(conn, vec![job]).await?;
     Ok(DeleteOutcome::Deleted(ended))

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{loaded_time, now, users};
+use super::{invites, loaded_time, now, users};
 use crate::domain::{Account, search_key};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
@@ -60,6 +60,7 @@ async fn change_in(
     }
     if let Some(former) = former {
         conn.run(TOKENS, args![user]).await?;
+        invites::forget_address(conn, &former.to_lowercase()).await?;
         let row = notice.map(|notice| notice(user, &former));
         outbox::add(conn, row.into_iter().collect()).await?;
     }
