@@ -77,9 +77,10 @@ pub enum ChatChange {
         /// Their role.
         role: ChatRole,
         /// The last number of the chat's room, read before. In a chat with [`ChatHistory::Joined`] it
-        /// must be in the archive. Otherwise new members would see entries from before they were added
-        /// or, after a loss of the log, no new ones until the numbers exceed it.
-        head: u64,
+        /// must be given, and be in the archive. Otherwise new members would see entries from before they
+        /// were added or, after a loss of the log, no new ones until the numbers exceed it. Other chats
+        /// don't need it.
+        head: Option<u64>,
     },
     /// Changes the role of a member.
     SetRole(Uuid, ChatRole),
@@ -104,7 +105,7 @@ pub enum ChatRefusal {
     UnknownUser(Uuid),
     /// The user that the change is about is not a member.
     UnknownMember,
-    /// The archive does not have the given head yet.
+    /// The archive does not have the head yet, or none is given.
     NotArchived,
     /// A chat has at most [`MAX_CHAT_MEMBERS`](crate::domain::MAX_CHAT_MEMBERS) members.
     TooManyMembers,

@@ -120,7 +120,7 @@ fn add(users: &[Uuid]) -> ChatChange {
     ChatChange::Add {
         users: users.to_vec(),
         role: ChatRole::Member,
-        head: 0,
+        head: None,
     }
 }
 

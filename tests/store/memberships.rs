@@ -24,7 +24,7 @@ async fn a_new_member_sees_nothing_that_was_archived_before_it_was_added(test: &
     let add = |user, head| ChatChange::Add {
         users: vec![user],
         role: ChatRole::Member,
-        head,
+        head: Some(head),
     };
     let chat = group(test, ann, &[], ChatHistory::Joined).await;
     // The head was read at 2. The third message came while the change waited for the chat.
@@ -107,7 +107,7 @@ async fn a_deleted_account_leaves_its_groups_and_each_keeps_an_owner(test: &Test
     let add = |user, role| ChatChange::Add {
         users: vec![user],
         role,
-        head: 0,
+        head: None,
     };
     // Dave joined first, but is disabled. Carol joined before bob, whose id is less than hers.
     let handed = group(test, ann, &[dave], ChatHistory::All).await;
@@ -203,7 +203,7 @@ async fn a_chat_with_the_most_members_is_deleted_in_a_few_statements(test: &Test
         let added = ChatChange::Add {
             users: part.iter().map(|(_, user)| *user).collect(),
             role: ChatRole::Member,
-            head: 0,
+            head: None,
         };
         change(test, chat, ann, added).await.unwrap();
     }

@@ -50,7 +50,7 @@ impl Chats {
     }
 
     /// Adds members to a group. Those that are members already stay as they are. Returns all that were
-    /// named.
+    /// named, without those that are removed again meanwhile.
     ///
     /// # Errors
     /// `bad_request`, `too_large`, `not_found`, `forbidden`, `rate_limited`, `unavailable`.
@@ -60,7 +60,7 @@ impl Chats {
         users: &[String],
         role: ChatRole,
     ) -> Result<Vec<ChatMember>, Refusal> {
-        // Before the position of the room is read, so that outsiders begin no room.
+        // Outsiders are charged nothing.
         self.check_member(actor.user, actor.chat).await?;
         let users = parse_users(users)?;
         if users.is_empty() {
@@ -68,16 +68,11 @@ impl Chats {
         }
         let count = u64::try_from(users.len()).unwrap_or(u64::MAX);
         self.charge(actor.user, ANNOUNCED_PER_CHANGE * count)?;
-        let head = self.head(actor.chat).await?;
-        let change = ChatChange::Add {
-            users: users.clone(),
-            role,
-            head,
-        };
-        self.add_once_archived(actor, change).await?;
+        self.add_once_archived(actor, &users, role).await?;
         let mut members = Vec::with_capacity(users.len());
         for user in users {
-            members.push(self.member(actor.chat, user).await?);
+            let found = self.store.chat_member(actor.chat, user).await;
+            members.extend(found.map_err(refused)?);
         }
         Ok(members)
     }
@@ -95,7 +90,11 @@ impl Chats {
         let user = parse_user(user)?;
         self.charge(actor.user, ANNOUNCED_PER_CHANGE)?;
         self.change(actor, ChatChange::SetRole(user, role)).await?;
-        self.member(actor.chat, user).await
+        let found = self.store.chat_member(actor.chat, user).await;
+        // Removed again meanwhile.
+        found
+            .map_err(refused)?
+            .ok_or_else(|| ChatRefusal::UnknownMember.into())
     }
 
     /// Removes a member from a group. A member may remove itself.
@@ -121,11 +120,26 @@ impl Chats {
         Ok(self.try_change(actor, change).await??)
     }
 
-    /// Adds members. The archive follows the log within milliseconds, so it is waited for.
-    async fn add_once_archived(&self, actor: Actor, change: ChatChange) -> Result<(), Refusal> {
+    /// Adds members. The archive follows the log within milliseconds, so it is waited for. The log is
+    /// read only where the chat needs its head, and after the rights of the actor are checked.
+    async fn add_once_archived(
+        &self,
+        actor: Actor,
+        users: &[Uuid],
+        role: ChatRole,
+    ) -> Result<(), Refusal> {
         let deadline = Instant::now() + ARCHIVE_TIMEOUT;
+        let mut head = None;
         loop {
-            match self.try_change(actor, change.clone()).await? {
+            let change = ChatChange::Add {
+                users: users.to_vec(),
+                role,
+                head,
+            };
+            match self.try_change(actor, change).await? {
+                Err(ChatRefusal::NotArchived) if head.is_none() => {
+                    head = Some(self.head(actor.chat).await?);
+                }
                 Err(ChatRefusal::NotArchived) if Instant::now() < deadline => {
                     tokio::time::sleep(ARCHIVE_POLL_INTERVAL).await;
                 }
@@ -150,12 +164,6 @@ impl Chats {
             self.memberships.changed(&room, user);
         }
         Ok(Ok(()))
-    }
-
-    async fn member(&self, chat: Uuid, user: Uuid) -> Result<ChatMember, Refusal> {
-        let found = self.store.chat_member(chat, user).await.map_err(refused)?;
-        // Removed again meanwhile.
-        found.ok_or_else(|| ChatRefusal::UnknownMember.into())
     }
 
     /// The last number of a chat's room. Where the history of the chat is limited, members that are added

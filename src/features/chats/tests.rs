@@ -23,6 +23,10 @@ pub(crate) struct OneRight {
     is_away: AtomicBool,
     /// How often a change finds that the archive is behind the log.
     behind: AtomicUsize,
+    /// The heads that changes were given.
+    heads: Mutex<Vec<Option<u64>>>,
+    /// A user that is removed again after each change.
+    gone: Mutex<Option<Uuid>>,
 }
 
 impl OneRight {
@@ -37,6 +41,8 @@ impl OneRight {
             permits: Semaphore::new(permits),
             is_away: AtomicBool::new(false),
             behind: AtomicUsize::new(0),
+            heads: Mutex::default(),
+            gone: Mutex::default(),
         })
     }
 
@@ -109,6 +115,9 @@ impl ChatStore for OneRight {
     }
 
     async fn chat_member(&self, _: Uuid, user: Uuid) -> Result<Option<ChatMember>> {
+        if *self.gone.lock() == Some(user) {
+            return Ok(None);
+        }
         Ok(Some(ChatMember {
             user: UserId::trusted(&user.to_string()),
             username: "bob".to_owned(),
@@ -122,9 +131,12 @@ impl ChatStore for OneRight {
         &self,
         _: Uuid,
         _: Uuid,
-        _: ChatChange,
+        change: ChatChange,
         _: Announce,
     ) -> Result<ChatOutcome<Vec<UserId>>> {
+        if let ChatChange::Add { head, .. } = change {
+            self.heads.lock().push(head);
+        }
         let one_less = |behind: usize| behind.checked_sub(1);
         let (set, fetch) = (Ordering::SeqCst, Ordering::SeqCst);
         Ok(match self.behind.fetch_update(set, fetch, one_less) {
@@ -314,9 +326,7 @@ async fn a_known_right_replaces_a_read_that_takes_long_until_the_read_ends() {
     assert_eq!(find().await, (None, Duration::ZERO));
 }
 
-#[tokio::test(start_paused = true)]
-async fn adding_a_member_waits_for_the_archive_but_not_for_ever() {
-    let store = OneRight::new(100);
+fn chats_of(store: &Arc<OneRight>) -> (Chats, Actor) {
     let chats = Chats::new(
         store.clone(),
         memory::embedded(BackplaneLimits::default()).log,
@@ -327,6 +337,30 @@ async fn adding_a_member_waits_for_the_archive_but_not_for_ever() {
         user: Uuid::now_v7(),
         chat: Uuid::now_v7(),
     };
+    (chats, actor)
+}
+
+#[tokio::test]
+async fn adding_members_reads_the_head_where_it_counts_and_leaves_out_removed_ones() {
+    let store = OneRight::new(100);
+    let (chats, actor) = chats_of(&store);
+    let [bob, carol] = [0, 1].map(|_| Uuid::now_v7());
+    let users = [bob, carol].map(|user| user.to_string());
+    let add = async || chats.add_members(actor, &users, ChatRole::Member).await;
+    assert_eq!(add().await.unwrap().len(), 2);
+    assert_eq!(std::mem::take(&mut *store.heads.lock()), [None]);
+    store.behind.store(1, Ordering::SeqCst);
+    *store.gone.lock() = Some(bob);
+    let added = add().await.unwrap();
+    assert_eq!(added.len(), 1, "bob was removed meanwhile");
+    assert_eq!(added[0].user.as_str(), carol.to_string());
+    assert_eq!(*store.heads.lock(), [None, Some(0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn adding_a_member_waits_for_the_archive_but_not_for_ever() {
+    let store = OneRight::new(100);
+    let (chats, actor) = chats_of(&store);
     let bob = [Uuid::now_v7().to_string()];
     let add = async || chats.add_members(actor, &bob, ChatRole::Member).await;
     store.behind.store(10, Ordering::SeqCst);

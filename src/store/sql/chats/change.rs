@@ -143,7 +143,7 @@ impl LockedChat {
         conn: &mut Conn,
         users: Vec<Uuid>,
         role: ChatRole,
-        head: u64,
+        head: Option<u64>,
     ) -> Outcome<ChatOutcome<Effect>> {
         let present: BTreeSet<Uuid> = self.members.iter().map(|member| member.id).collect();
         let absent: BTreeSet<Uuid> = users.into_iter().collect();
@@ -164,7 +164,7 @@ impl LockedChat {
         }
         // Read under the lock: it includes messages that came while this transaction waited for it.
         let archived = archive::head(conn, &self.chat.room()).await?;
-        if self.chat.history == ChatHistory::Joined && archived < head {
+        if self.chat.history == ChatHistory::Joined && head.is_none_or(|head| archived < head) {
             return Ok(Err(ChatRefusal::NotArchived));
         }
         let archived = i64::try_from(archived).unwrap_or(i64::MAX);
