@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ChatView, Chats, announce, refused, unknown_chat, unknown_user};
+use super::{ChatView, Chats, announce, refused, unknown_user};
 use crate::domain::{ChatHistory, ChatName, Code, Refusal, RoomId, UserId};
 use crate::store;
 
@@ -40,7 +40,7 @@ impl Chats {
         // Most calls find a chat that exists.
         let found = self.store.direct_chat([caller, other]).await;
         if let Some(id) = found.map_err(refused)? {
-            return Ok((self.existing(caller, id).await?, id == new));
+            return Ok((self.get(caller, id).await?, id == new));
         }
         self.charge(caller, 2 * ANNOUNCED_PER_FIRST_MEMBER)?;
         let opened = self.store.open_direct(new, caller, other, announce());
@@ -48,7 +48,7 @@ impl Chats {
         if is_new {
             self.changed(id, [caller, other]);
         }
-        Ok((self.existing(caller, id).await?, id == new))
+        Ok((self.get(caller, id).await?, id == new))
     }
 
     /// Creates a group with this id and the caller as its owner. A repeat has no effect.
@@ -75,12 +75,7 @@ impl Chats {
         let created = self.store.create_group(group, announce()).await;
         created.map_err(refused)??;
         self.changed(id, members.into_iter().chain([caller]));
-        self.existing(caller, id).await
-    }
-
-    async fn existing(&self, caller: Uuid, id: Uuid) -> Result<ChatView, Refusal> {
-        let found = self.store.chat(id, caller).await.map_err(refused)?;
-        found.map(ChatView::from).ok_or_else(unknown_chat)
+        self.get(caller, id).await
     }
 
     /// The rights of these users in the chat have changed.
