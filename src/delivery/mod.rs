@@ -35,7 +35,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::backplane::{Backplane, BackplaneError, BusTopic};
-use crate::domain::{ConnId, RoomId, UserId, Username};
+use crate::domain::{ConnId, Head, RoomId, UserId, Username};
 
 use context::RETRY_DELAY;
 use queues::{Command, Queues};
@@ -298,6 +298,18 @@ impl Delivery {
     #[must_use]
     pub fn chat_feed(&self, chat: &RoomId) -> Option<ChatFeed> {
         self.queues.chat_feeds.of(chat)
+    }
+
+    /// Whether the room has a feed on this node that has delivered everything up to `head`.
+    pub async fn has_reached(&self, room: &RoomId, head: &Head) -> bool {
+        let (done, reached) = oneshot::channel();
+        let command = Command::HasReached {
+            room: room.clone(),
+            head: head.clone(),
+            done,
+        };
+        self.queues.send(room, command).await;
+        reached.await.unwrap_or(false)
     }
 
     /// The number of rooms that have a feed on this node.

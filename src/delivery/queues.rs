@@ -16,7 +16,7 @@ use super::comparison::{Heads, Versions};
 use super::requests::{JoinRequest, WatchRequest};
 use super::{DeliveryCounters, DeliverySettings, room, user};
 use crate::backplane::{BusEvent, BusSink, BusTopic, Entry};
-use crate::domain::{ConnId, RoomId, UserId};
+use crate::domain::{ConnId, Head, RoomId, UserId};
 
 /// The most commands that may wait for one worker. While its queue is full, requests wait, and the
 /// feeds of bus events that didn't fit catch up from the log.
@@ -47,6 +47,12 @@ pub(super) enum Command {
         user: UserId,
         conn: ConnId,
         done: oneshot::Sender<()>,
+    },
+    /// Completed with whether the room's feed has delivered everything up to `head`.
+    HasReached {
+        room: RoomId,
+        head: Head,
+        done: oneshot::Sender<bool>,
     },
     /// Completed when every command before it has been processed.
     Flush(oneshot::Sender<()>),

@@ -123,6 +123,10 @@ impl Worker {
                 }
                 let _ = done.send(());
             }
+            Command::HasReached { room, head, done } => {
+                let feed = self.rooms.get(&room);
+                let _ = done.send(feed.is_some_and(|feed| !feed.is_behind(&head)));
+            }
             Command::Flush(done) => {
                 let _ = done.send(());
             }

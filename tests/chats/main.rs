@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod announcements;
+mod bots;
 mod deletion;
 mod doors;
 mod evictions;

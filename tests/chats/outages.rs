@@ -104,18 +104,26 @@ async fn members_go_on(outage: Outage) {
     of_bob
         .eventually("all messages", |bob| bob.seqs().len() > sent)
         .await;
-    // A resume within the log.
+    // Resumes within the log, also while the node has not yet received the newest message.
     let since = json!({"room_id": room, "since_seq": first["seq"], "epoch": first["epoch"]});
-    let mut resumed = of_bob.ask("join", since.clone()).await;
-    while resumed["code"] == "unavailable" {
-        // The node has not yet received the newest message.
-        resumed = of_bob.ask("join", since.clone()).await;
-    }
+    let resumed = soon_done(&of_bob, "join", since.clone()).await;
     assert_eq!(
         (&resumed["recovered"], &resumed["seq"]),
         (&json!(true), &last["seq"]),
         "{resumed}"
     );
+    for _ in 0..30 {
+        let sending = of_ann.emit("message", &message);
+        let resumed = soon_done(&of_bob, "join", since.clone()).await;
+        assert_eq!(resumed["recovered"], true, "{resumed}");
+        assert_eq!(sending.await.unwrap()["ok"], true);
+    }
+    let last = soon_done(&of_ann, "message", message.clone()).await;
+    of_bob
+        .eventually("still in the room", |bob| {
+            bob.seqs().last() == last["seq"].as_u64().as_ref()
+        })
+        .await;
     // Nothing is known of a stranger.
     for event in ["join", "message"] {
         let refused = of_eve.ask(event, message.clone()).await;

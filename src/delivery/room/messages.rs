@@ -250,7 +250,7 @@ impl RoomFeed {
     }
 
     /// Whether the feed has still to deliver entries up to `head`.
-    pub(super) fn is_behind(&self, head: &Head) -> bool {
+    pub fn is_behind(&self, head: &Head) -> bool {
         match self.log.position() {
             Some(at) => at.epoch != head.epoch || at.seq < head.seq,
             None => true,

@@ -1,8 +1,8 @@
 //! The beginning and the end of a connection's time as its user.
 
 use super::connection_state::InRoom;
-use super::{ConnectionState, Messaging, NewUser};
-use crate::domain::{Code, Refusal, RoomId, UserId};
+use super::{AuthenticatedUser, ConnectionState, Messaging, NewUser};
+use crate::domain::{Code, ConnId, Refusal, RoomId, UserId};
 
 impl Messaging {
     /// Binds the connection to its user, or, when it already is bound to that user, updates the
@@ -32,6 +32,10 @@ impl Messaging {
             .connect(&connection.conn, &user, &new.username)
             .await?;
         let beyond = connection.rooms_beyond(&new);
+        let read_feed = connection
+            .user
+            .as_ref()
+            .map(AuthenticatedUser::may_read_feed);
         connection.bind(new);
         let mut left = Vec::new();
         for room in beyond {
@@ -39,7 +43,10 @@ impl Messaging {
                 left.push(room);
             }
         }
-        if !connection.authenticated()?.has_account {
+        let authenticated = connection.authenticated()?;
+        // With another right to read it, the feed is heard anew.
+        let is_same_right = read_feed == Some(authenticated.may_read_feed());
+        if !authenticated.has_account || !is_same_right {
             self.leave_personal_feed(connection).await;
         }
         if connection.listens && connection.may_listen().is_err() {
@@ -71,6 +78,13 @@ impl Messaging {
             Err(_) => connection.rooms.insert(room.clone(), InRoom::Possibly),
         };
         before == Some(InRoom::Confirmed)
+    }
+
+    /// Detaches a connection from the feed of a room that its user was removed from: none of its events
+    /// reaches the connection after the call. [`remove_from`](Self::remove_from) has to follow, which
+    /// needs the connection's state.
+    pub async fn detach(&self, conn: &ConnId, room: &RoomId) {
+        self.delivery.leave(room, conn).await;
     }
 
     /// Takes the connection out of a room that its user was removed from. Returns whether it was there.

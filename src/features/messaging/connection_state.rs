@@ -9,7 +9,9 @@ use crate::delivery::Outlet;
 use crate::domain::policy::{
     self, Joining, Listening, Permit, Reading, Relation, RoomScope, Sending,
 };
-use crate::domain::{Code, ConnId, Membership, Refusal, RoomId, RoomKind, UserId, Username};
+use crate::domain::{
+    Code, ConnId, Membership, Refusal, RoomId, RoomKind, TokenScope, UserId, Username,
+};
 
 /// Creates the outlet of a connection once its user is known.
 pub type MakeOutlet = Box<dyn Fn(&UserId) -> Arc<dyn Outlet> + Send + Sync>;
@@ -173,7 +175,9 @@ impl ConnectionState {
     pub(super) fn rooms_beyond(&self, new: &NewUser) -> Vec<RoomId> {
         let is_beyond = |room: &&RoomId| {
             let needs_account = room.kind() == RoomKind::Chat;
-            !new.scope.covers(room) || (needs_account && !new.has_account)
+            !new.scope.allows(TokenScope::Read)
+                || !new.scope.covers(room)
+                || (needs_account && !new.has_account)
         };
         self.rooms.keys().filter(is_beyond).cloned().collect()
     }

@@ -1,10 +1,18 @@
 //! Joining and leaving a room.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::connection_state::InRoom;
 use super::{AuthenticatedUser, ConnectionState, Messaging};
 use crate::delivery::{Gate, JoinOutcome, OnJoined, ReplayFrom};
 use crate::domain::policy::{Action, Joining, Permit};
-use crate::domain::{Code, Refusal, RoomId, RoomKind};
+use crate::domain::{Code, Head, Refusal, RoomId, RoomKind};
+
+/// The longest wait for a chat's feed to deliver everything up to a join.
+const FEED_TIMEOUT: Duration = Duration::from_millis(500);
+const FEED_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 impl Messaging {
     /// Puts the connection into the room, as [`Delivery::join`](crate::delivery::Delivery::join);
@@ -60,7 +68,8 @@ impl Messaging {
             .join_behind(&gate, room.clone(), outlet, Some(username), start)
             .await?;
         if let Err(refusal) = self.check_still_member(connection, &room, &outcome).await {
-            return Err(self.undo_join(connection, &room, refusal).await);
+            self.remove_from(connection, &room).await;
+            return Err(refusal);
         }
         self.entered(connection, room);
         on_joined(&outcome);
@@ -112,10 +121,17 @@ impl Messaging {
         if room.kind() != RoomKind::Chat {
             return Ok(());
         }
-        // A removal that the feed has still to deliver would not find the connection either. So the feed
-        // must have delivered everything up to the join where it replaces the store.
-        let read = self.read_membership(connection, room, !outcome.is_ahead);
-        match read.await? {
+        let authenticated = connection.authenticated()?;
+        let member = if authenticated.has_account {
+            // A removal that the feed has still to deliver would not find the connection either. So the
+            // feed must have delivered everything up to the join where it replaces the store.
+            let trusts_feed = !outcome.is_ahead || self.await_feed(room, &outcome.head).await;
+            self.stored_membership_of(&authenticated.user, room, trusts_feed)
+                .await?
+        } else {
+            None
+        };
+        match member {
             Some(_) => Ok(()),
             None => Err(Refusal::new(
                 Code::Forbidden,
@@ -124,19 +140,17 @@ impl Messaging {
         }
     }
 
-    /// Takes the connection out of a room that it must not be in. Returns the refusal of the join.
-    pub(super) async fn undo_join(
-        &self,
-        connection: &mut ConnectionState,
-        room: &RoomId,
-        refusal: Refusal,
-    ) -> Refusal {
-        // First, so that no event arrives even when the backplane can't be reached.
-        self.delivery.leave(room, &connection.conn).await;
-        match self.leave(connection, room).await {
-            Ok(()) => refusal,
-            Err(failure) => failure,
+    /// Waits a moment until the room's feed has delivered everything up to `head`. Returns whether it
+    /// has: the bus is often one message behind the log.
+    async fn await_feed(&self, room: &RoomId, head: &Head) -> bool {
+        let deadline = Instant::now() + FEED_TIMEOUT;
+        while !self.delivery.has_reached(room, head).await {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(FEED_POLL_INTERVAL).await;
         }
+        true
     }
 
     /// A connection may join `rooms_per_socket` rooms. Failed joins are remembered too, so that the

@@ -172,37 +172,25 @@ impl Messaging {
         }
     }
 
-    /// As [`membership`](Self::membership), always by the store while the database answers.
+    /// As [`membership_of`](Self::membership_of), always by the store while the database answers. While
+    /// it is away, what the chat's feed has heard counts only where `trusts_feed`.
     ///
     /// # Errors
-    /// `unauthorized`, `unavailable`.
-    pub async fn stored_membership(
+    /// `unavailable`.
+    pub async fn stored_membership_of(
         &self,
-        connection: &ConnectionState,
-        room: &RoomId,
-    ) -> Result<Option<Membership>, Refusal> {
-        self.read_membership(connection, room, true).await
-    }
-
-    /// As [`stored_membership`](Self::stored_membership). While the database is away, what the chat's
-    /// feed has heard counts only where `trusts_feed`.
-    async fn read_membership(
-        &self,
-        connection: &ConnectionState,
+        account: &UserId,
         room: &RoomId,
         trusts_feed: bool,
     ) -> Result<Option<Membership>, Refusal> {
-        let authenticated = connection.authenticated()?;
         let feed = || {
             let feed = self.chat_feed(room)?;
             let is_current = feed.is_current && trusts_feed;
             Some(ChatFeed { is_current, ..feed })
         };
         match &self.memberships {
-            Some(memberships) if authenticated.has_account => {
-                memberships.stored(room, &authenticated.user, feed).await
-            }
-            _ => Ok(None),
+            Some(memberships) => memberships.stored(room, account, feed).await,
+            None => Ok(None),
         }
     }
 

@@ -137,7 +137,8 @@ impl Messaging {
                 }
                 Err(NotEntered::Refused(refusal)) => Err(refusal),
                 Err(NotEntered::NoMember(refusal)) => {
-                    Err(self.undo_join(connection, &room, refusal).await)
+                    self.remove_from(connection, &room).await;
+                    Err(refusal)
                 }
             };
             outcomes.push((room, outcome));

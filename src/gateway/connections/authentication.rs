@@ -146,21 +146,33 @@ impl Connection {
 
     async fn recheck_once(self: &Arc<Self>, room: &RoomId) -> Result<(), Refusal> {
         let Connections {
-            messaging, auth, ..
+            messaging,
+            auth,
+            rechecks,
+            ..
         } = &*self.connections;
+        // Without a session the connection has no account, and left its chats when it became so.
+        let Some((user, session)) = self
+            .identity()
+            .and_then(|identity| Some((identity.user, identity.session?)))
+        else {
+            return Ok(());
+        };
+        let _turn = rechecks.acquire().await;
         if room.kind() == RoomKind::Chat {
-            let state = self.state.lock().await;
-            let member = messaging.stored_membership(&state, room).await?;
-            drop(state);
-            if member.is_none() {
+            if messaging
+                .stored_membership_of(&user, room, true)
+                .await?
+                .is_none()
+            {
+                // Before anything waits for the state, which a request of the connection may hold for as
+                // long as its replay takes.
+                messaging.detach(&self.conn, room).await;
                 self.remove_from(room.clone());
             }
             return Ok(());
         }
-        let session = self.identity().and_then(|identity| identity.session);
-        if let Some(session) = session
-            && !auth.is_session_open(session).await?
-        {
+        if !auth.is_session_open(session).await? {
             self.end_with_session(session);
         }
         Ok(())

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use engineioxide::WriteScheduler;
+use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
 use crate::delivery::{Entry, change_record};
@@ -45,6 +46,9 @@ pub use events::{ClientEvent, Request, RequestName, decode_event};
 pub use inbox::{EventText, ReservedBytes, WaitingBytes};
 pub use log::{EndReason, HandshakeOrigin, TransportLabels};
 pub use reply::ReplyTo;
+
+/// Checks of rights that run at the same time after a reset.
+const CONCURRENT_RECHECKS: usize = 4;
 
 /// How full an outbox may become before different senders wait, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +98,8 @@ pub struct Connections {
     scheduler: WriteScheduler,
     users: UserConnections,
     counters: Counters,
+    /// Turns of the checks of rights after resets: a mass of them leaves the database to requests.
+    rechecks: Semaphore,
     /// The log lines about connections.
     log: Arc<LineBudget>,
     /// The bytes of the events that wait, in inboxes and in front of them.
@@ -123,6 +129,7 @@ impl Connections {
             scheduler: WriteScheduler::default(),
             users: UserConnections::default(),
             counters: Counters::default(),
+            rechecks: Semaphore::new(CONCURRENT_RECHECKS),
             log,
             waiting_bytes: WaitingBytes::default(),
             next_number: AtomicU64::new(0),
