@@ -329,7 +329,7 @@ async fn a_member_sees_what_the_history_of_the_chat_allows(test: &TestStore) {
         let added = ChatChange::Add {
             users: vec![bob],
             role: ChatRole::Member,
-            head: 2,
+            head: Some(2),
         };
         change(test, chat, ann, added).await.unwrap();
         let membership = test.store.membership(chat, bob).await.unwrap().unwrap();
@@ -474,7 +474,7 @@ async fn owners_that_leave_at_once_leave_one_behind(test: &TestStore) {
     let added = ChatChange::Add {
         users: owners.clone(),
         role: ChatRole::Owner,
-        head: 0,
+        head: Some(0),
     };
     change(test, chat, owners[0], added).await.unwrap();
     let leaving = owners.iter().map(|owner| {
