@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::bot_secret::is_bot_secret;
 use super::keys::{Algorithm, KeyError, KeySource};
-use super::refresh_token::digest;
+use super::random_token::digest;
 use super::tokens::{Identity, TokenRules, Verifier};
 use crate::domain::policy::RoomScope;
 use crate::domain::{Account, BotToken, Code, Refusal, Username};

@@ -16,7 +16,7 @@ use ring::hmac;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::refresh_token::random_bytes;
+use super::random_token::random_bytes;
 use crate::domain::IdempotencyKey;
 
 /// The secrets that digests and keys follow from: the current one first.

@@ -13,6 +13,7 @@ mod jwks;
 mod keys;
 mod one_time_token;
 mod passwords;
+mod random_token;
 mod refresh_token;
 mod tokens;
 mod webhook;
@@ -24,7 +25,8 @@ pub use bot_secret::new_bot_secret;
 pub use keys::{Algorithm, KeyError, KeySource, MIN_SECRET_BYTES};
 pub use one_time_token::OneTimeToken;
 pub use passwords::{NewPassword, Passwords, new_password};
-pub use refresh_token::{RefreshToken, digest, random_bytes};
+pub use random_token::{RandomToken, TokenUse, digest, random_bytes, random_text};
+pub use refresh_token::RefreshToken;
 pub use tokens::{Identity, MAX_TOKEN_BYTES, NewToken, TokenRules, Verifier, mint};
 pub use webhook::{Webhook, WebhookSettings};
 

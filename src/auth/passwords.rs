@@ -55,7 +55,7 @@ impl std::fmt::Debug for NewPassword {
 /// A random password: 120 bits, as 20 letters and digits.
 #[must_use]
 pub fn new_password() -> String {
-    let token = super::RefreshToken::random().encode();
+    let token = super::random_text();
     let chars = token.chars().filter(char::is_ascii_alphanumeric);
     chars.take(20).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::tokens::days;
 use super::{AccountCaller, Accounts};
-use crate::auth::{RefreshToken, digest};
+use crate::auth::{digest, random_text};
 use crate::domain::{Actor, EmailAddress, Refusal, Timestamp};
 use crate::features::idempotency::{Answered, Once};
 use crate::store::{Digest, NewInvite};
@@ -44,7 +44,7 @@ impl Accounts {
         once: Once<Invite>,
     ) -> Result<Answered, Refusal> {
         let email = request.email.as_deref().map(EmailAddress::parse);
-        let code = RefreshToken::random().encode();
+        let code = random_text();
         let invite = NewInvite {
             digest: invite_digest(&code),
             email: email.transpose()?,
