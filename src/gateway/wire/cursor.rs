@@ -14,9 +14,10 @@ use crate::domain::Refusal;
 const VERSION: u8 = 1;
 /// The longest cursor that is decoded, in bytes.
 const MAX_BYTES: usize = 1024;
-/// The number of items on a page: by default, and at most.
+/// The number of items on a page, by default.
 const DEFAULT_LIMIT: u64 = 50;
-const MAX_LIMIT: u64 = 200;
+/// The largest number of items on a page.
+pub(crate) const MAX_LIMIT: u64 = 200;
 
 /// The parameters `limit` and `cursor` of a list.
 #[derive(Debug, Default, Deserialize)]

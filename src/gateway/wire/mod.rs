@@ -45,7 +45,7 @@ pub(crate) use chats::{
 };
 pub(crate) use connect_error::{INVALID_NAMESPACE, connect_error, connect_error_text};
 #[allow(unused_imports, reason = "lists with pages are still to come")]
-pub(crate) use cursor::{PageQuery, encode_cursor};
+pub(crate) use cursor::{MAX_LIMIT, PageQuery, encode_cursor};
 pub use fields::Fields;
 pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};
 pub use incoming::{MalformedEvent, RawEvent};

@@ -7,7 +7,7 @@ use super::super::extract::Body;
 use super::super::idempotent::{Anonymous, Decoded, IdempotentBody};
 use super::super::reply::Reply;
 use crate::domain::Refusal;
-use crate::features::accounts::LoggedIn;
+use crate::features::accounts::{Accounts, Device, LoggedIn};
 use crate::features::idempotency::Once;
 use crate::gateway::wire::{
     LoginRequest, LoginTokens, RefreshRequest, SessionTokens, SignUpRequest,
@@ -39,8 +39,7 @@ pub(in crate::gateway::http) async fn log_in(
     ClientDevice(device): ClientDevice,
     Body(request): Body<LoginRequest>,
 ) -> Result<Reply, Refusal> {
-    let login = request.login().to_owned();
-    let logged_in = accounts.log_in(&login, request.password, device).await?;
+    let logged_in = begin_session(&accounts, device, request).await?;
     Ok(Reply::ok(&SessionTokens::from(&logged_in)))
 }
 
@@ -50,9 +49,17 @@ pub(in crate::gateway::http) async fn log_in_with_token(
     ClientDevice(device): ClientDevice,
     Body(request): Body<LoginRequest>,
 ) -> Result<Reply, Refusal> {
-    let login = request.login().to_owned();
-    let logged_in = accounts.log_in(&login, request.password, device).await?;
+    let logged_in = begin_session(&accounts, device, request).await?;
     Ok(Reply::ok(&LoginTokens::from(&logged_in)))
+}
+
+async fn begin_session(
+    accounts: &Accounts,
+    device: Device,
+    request: LoginRequest,
+) -> Result<LoggedIn, Refusal> {
+    let login = request.login().to_owned();
+    accounts.log_in(&login, request.password, device).await
 }
 
 /// `POST /api/v1/auth/refresh`: exchanges a refresh token for new tokens.

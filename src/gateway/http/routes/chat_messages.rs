@@ -16,12 +16,9 @@ use crate::features::chats::Chats;
 use crate::features::idempotency::{Answered, WorkId, perform_elsewhere};
 use crate::features::messaging::HistoryWindow;
 use crate::gateway::wire::{
-    ChatMessageRequest, ChatTarget, MAX_SEQ, MessageAck, MessageList, MessageRequest,
+    ChatMessageRequest, ChatTarget, MAX_LIMIT, MAX_SEQ, MessageAck, MessageList, MessageRequest,
     OpenOrSendRequest, history_limit, history_window, message_cursor, message_json,
 };
-
-/// The largest `limit` of a page.
-const MAX_LIMIT: u64 = 200;
 
 /// The parameters of a page of messages.
 #[derive(Deserialize)]

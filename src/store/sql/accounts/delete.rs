@@ -86,7 +86,8 @@ async fn delete_in(
     job: NewRow,
     announce: &AnnounceEnd,
 ) -> Outcome<DeleteOutcome> {
-    const LOCK: &str = "SELECT password, email_key FROM hubbub_users WHERE id = ? AND deleted_at IS NULL {for_update}";
+    const LOCK: &str = "SELECT password, email_key, role FROM hubbub_users \
+        WHERE id = ? AND deleted_at IS NULL {for_update}";
     const FORGET: &str = "UPDATE hubbub_users SET username = ?, username_key = NULL, email = NULL, \
         email_key = NULL, email_verified_at = NULL, display_name = ?, avatar_url = NULL, \
         status = NULL, search_key = '', role = 0, password = '', deleted_at = ?, updated_at = ? WHERE id = ?";
@@ -96,16 +97,14 @@ async fn delete_in(
         WHERE state IN (0, 1) AND type = 'address_changed' AND payload LIKE ?";
     const BEGIN: &str = "INSERT INTO hubbub_account_deletions \
         (user_id, requested_at, pass, at_room, at_seq, messages) VALUES (?, ?, 0, 0, 0, 0)";
-    const ROLE: &str = "SELECT role FROM hubbub_users WHERE id = ?";
     const OTHERS: &str = "SELECT id FROM hubbub_users WHERE id <> ? AND deleted_at IS NULL LIMIT 1";
     meta::lock(conn, LAST_ADMIN, "").await?;
-    let found: Option<(Text, Option<Text>)> = conn.first(LOCK, args![user]).await?;
-    let email = match found {
-        Some((Text(password), email)) if password == verified => email,
+    let found: Option<(Text, Option<Text>, i64)> = conn.first(LOCK, args![user]).await?;
+    let (email, role) = match found {
+        Some((Text(password), email, role)) if password == verified => (email, role),
         _ => return Ok(DeleteOutcome::Unknown),
     };
-    let role: Option<(i64,)> = conn.first(ROLE, args![user]).await?;
-    let is_admin = role == Some((stored_role(Role::Admin),));
+    let is_admin = role == stored_role(Role::Admin);
     let others: Option<(Uuid,)> = conn.first(OTHERS, args![user]).await?;
     if is_admin && others.is_some() && !admin::has_other_admin(conn, user).await? {
         return Ok(DeleteOutcome::LastAdmin);

@@ -108,7 +108,7 @@ impl Selection {
 pub(super) async fn choose_urgent(conn: &mut Conn, selection: &mut Selection) -> Outcome<()> {
     // A room is left out if its first row is claimed or postponed. `state + 0` keeps the databases from
     // an index of the state, which most rows share.
-    const ROOMS: &str = "SELECT u.room_id, MIN(u.id) FROM \
+    const ROOMS: &str = "SELECT u.room_id FROM \
             (SELECT id, room_id FROM hubbub_outbox \
              WHERE state = 0 AND type IN (?, ?) AND room_id IS NOT NULL ORDER BY id LIMIT ?) u \
         WHERE 0 = (SELECT CASE WHEN e.lease_until > ? OR e.due_at > ? THEN 1 ELSE 0 END \
@@ -122,12 +122,12 @@ pub(super) async fn choose_urgent(conn: &mut Conn, selection: &mut Selection) ->
     let most = (selection.limit / 2).max(1);
     let rooms = MAX_URGENT_ROOMS.min(most) as i64;
     let values = args![one, other, URGENT_ROWS, now, now, now, now, rooms];
-    let rooms: Vec<(Text, i64)> = conn.all(ROOMS, values).await?;
+    let rooms: Vec<(Text,)> = conn.all(ROOMS, values).await?;
     if rooms.is_empty() {
         return Ok(());
     }
     let part = (most / rooms.len()).clamp(1, MAX_ROWS_OF_ROOM) as i64;
-    for (room, _) in rooms {
+    for (room,) in rooms {
         let rows: Vec<Waiting> = conn.all(ROWS, args![room.0.as_str(), part]).await?;
         for row in rows {
             selection.offer(row);
