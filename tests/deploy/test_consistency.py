@@ -36,8 +36,6 @@ WITH_OTHERS = {
     "JWT_JWKS_URL",
     "SMTP_HOST",
     "SMTP_USERNAME",
-    "SMTP_TLS",
-    "MAIL_FROM",
 }
 # Keys that docker-compose.yml sets to a value of its own, with the reason. It passes every other key
 # through, so a new key of hubbub fails the test until it is passed or is listed here.
