@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::{Shared, entry, rooms};
 use crate::backplane::{
-    Appended, ArchiveStatus, BackplaneError, Commit, Entry, NewEntry, Result, RoomLog, Slice,
-    Window, record,
+    Appended, ArchiveStatus, BackplaneError, Commit, Entry, NewChange, Result, RoomLog, Slice,
+    Window, record, until_error,
 };
-use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, UserId};
+use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId};
 use crate::store::{ArchiveWindow, MAX_RECORD_BYTES, StoreError};
 
 /// See [`RoomLog`].
@@ -65,52 +63,38 @@ impl RoomLog for ArchivedLog {
         Ok((appended, commit))
     }
 
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        let nobody = UserId::nobody();
-        let entry = NewEntry::change(room, id, &nobody);
-        let key = id.to_string();
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>) {
         let shared = &*self.0;
-        if record.len() > MAX_RECORD_BYTES {
-            return Err(BackplaneError::TooLarge);
-        }
-        let begun = Instant::now();
-        let append = shared.hot.append_record(entry, Some(&key), record.clone());
-        let appended = append.await?;
-        let commit = shared.commit_of_change(room, &appended, record, begun);
-        commit.await?.wait().await?;
-        Ok(appended)
-    }
-
-    async fn announce_all(&self, room: &RoomId, changes: &[(Uuid, Bytes)]) -> (usize, Result<()>) {
-        let shared = &*self.0;
-        let fits = |(_, record): &&(Uuid, Bytes)| record.len() <= MAX_RECORD_BYTES;
+        let fits = |change: &&NewChange| change.record.len() <= MAX_RECORD_BYTES;
         let fitting = changes.iter().take_while(fits).count();
         let begun = Instant::now();
         let placed = shared.hot.append_changes(room, &changes[..fitting]).await;
         // All are queued before one is awaited, also behind an error: a numbered entry must be archived.
         let mut commits = Vec::with_capacity(placed.len());
-        for (appended, (_, record)) in placed.into_iter().zip(changes) {
+        for (appended, change) in placed.into_iter().zip(changes) {
             commits.push(match appended {
                 Ok(appended) => {
-                    let commit = shared.commit_of_change(room, &appended, record.clone(), begun);
-                    commit.await
+                    let commit = shared.commit_of_change(room, &appended, change, begun);
+                    commit.await.map(|commit| (appended, commit))
                 }
                 Err(error) => Err(error),
             });
         }
-        for (index, commit) in commits.into_iter().enumerate() {
-            let committed = match commit {
-                Ok(commit) => commit.wait().await,
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for commit in commits {
+            outcomes.push(match commit {
+                Ok((appended, commit)) => commit.wait().await.map(|()| appended),
                 Err(error) => Err(error),
-            };
-            if let Err(error) = committed {
-                return (index, Err(error));
-            }
+            });
         }
         if fitting < changes.len() {
-            return (fitting, Err(BackplaneError::TooLarge));
+            outcomes.push(Err(BackplaneError::TooLarge));
         }
-        (fitting, Ok(()))
+        until_error(outcomes)
     }
 
     async fn read(

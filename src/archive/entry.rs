@@ -27,15 +27,18 @@ pub(super) fn of_message(message: &NewMessage, at: &Appended, record: Bytes) -> 
 }
 
 /// The archived form of a change that was just appended.
-pub(super) fn of_change(id: Uuid, at: &Appended, record: Bytes) -> ArchivedEntry {
+pub(super) fn of_change(kind: EntryKind, at: &Appended, record: Bytes) -> ArchivedEntry {
     ArchivedEntry {
         seq: at.seq,
         epoch: at.epoch.clone(),
         at: at.at,
-        kind: StoredKind::CHANGE,
-        id,
+        kind: match kind {
+            EntryKind::Pointer => StoredKind::POINTER,
+            _ => StoredKind::CHANGE,
+        },
+        id: at.id,
         user: UserId::nobody(),
-        send_key: Some(id.to_string().into()),
+        send_key: Some(at.id.to_string().into()),
         record,
     }
 }
@@ -68,7 +71,7 @@ struct RecordFields<'a> {
 pub(super) fn of_entry(entry: Entry) -> Option<ArchivedEntry> {
     match entry.kind {
         EntryKind::Message => {}
-        EntryKind::Change => {
+        EntryKind::Change | EntryKind::Pointer => {
             let id = change_record::Parts::of(&entry.record)?.id;
             let appended = Appended {
                 id,
@@ -77,9 +80,9 @@ pub(super) fn of_entry(entry: Entry) -> Option<ArchivedEntry> {
                 at: entry.at,
                 duplicate: false,
             };
-            return Some(of_change(id, &appended, entry.record));
+            return Some(of_change(entry.kind, &appended, entry.record));
         }
-        EntryKind::Unknown => return None,
+        EntryKind::Amended | EntryKind::Unknown => return None,
     }
     let fields: RecordFields<'_> = serde_json::from_slice(&entry.record).ok()?;
     Some(ArchivedEntry {
@@ -151,8 +154,9 @@ pub(super) fn to_checked_entry(archived: ArchivedEntry) -> crate::store::Result<
 /// The entry as readers of logs know it.
 pub(super) fn to_entry(archived: ArchivedEntry) -> Entry {
     let kind = match archived.kind {
-        StoredKind::MESSAGE => EntryKind::Message,
+        StoredKind::MESSAGE | StoredKind::DELETED => EntryKind::Message,
         StoredKind::CHANGE => EntryKind::Change,
+        StoredKind::POINTER => EntryKind::Pointer,
         _ => EntryKind::Unknown,
     };
     Entry {

@@ -39,13 +39,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::backplane::{
-    Appended, BackplaneError, BackplaneLimits, Commit, HotLog, Result, RoomLog, Window,
+    Appended, BackplaneError, BackplaneLimits, Commit, HotLog, NewChange, Result, RoomLog, Window,
 };
 use crate::domain::{Epoch, RoomId, Timestamp};
 use crate::store::{ArchiveStore, ArchiveWindow, Run};
@@ -145,14 +144,14 @@ impl Shared {
         &self,
         room: &RoomId,
         appended: &Appended,
-        record: Bytes,
+        change: &NewChange,
         begun: Instant,
     ) -> Result<Commit> {
         if appended.duplicate {
             return self.commit_of(room, appended).await;
         }
         let (commit, pending) = Commit::pending();
-        let archived = entry::of_change(appended.id, appended, record);
+        let archived = entry::of_change(change.kind(), appended, change.record.clone());
         self.queue
             .push(room.clone(), archived, begun, Some(pending));
         Ok(commit)

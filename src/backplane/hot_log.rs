@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use uuid::Uuid;
 
-use super::{Appended, BackplaneError, Entry, NewEntry, Result, RoomLog};
+use super::{Appended, BackplaneError, Entry, NewChange, NewEntry, Result, RoomLog};
 use crate::domain::{Epoch, Head, RoomId, UserId};
 
 /// Entries of a room that the archive has: ranges of `seq`.
@@ -47,28 +46,10 @@ pub trait HotLog: RoomLog {
         record: Bytes,
     ) -> Result<Appended>;
 
-    /// Appends changes to a room, in their order, with their ids and records: see
-    /// [`RoomLog::announce_all`]. Returns the outcomes up to the first error. The changes behind it are not
-    /// appended, or, if its outcome is unknown, only behind it.
-    async fn append_changes(
-        &self,
-        room: &RoomId,
-        changes: &[(Uuid, Bytes)],
-    ) -> Vec<Result<Appended>> {
-        let nobody = UserId::nobody();
-        let mut outcomes = Vec::with_capacity(changes.len());
-        for (id, record) in changes {
-            let entry = NewEntry::change(room, *id, &nobody);
-            let key = id.to_string();
-            let outcome = self.append_record(entry, Some(&key), record.clone()).await;
-            let is_refused = outcome.is_err();
-            outcomes.push(outcome);
-            if is_refused {
-                break;
-            }
-        }
-        outcomes
-    }
+    /// Appends changes to a room, in their order, with their amendments: see [`RoomLog::announce_all`]. Returns
+    /// the outcomes up to the first error. The changes behind it are not appended, or, if its outcome is
+    /// unknown, only behind it.
+    async fn append_changes(&self, room: &RoomId, changes: &[NewChange]) -> Vec<Result<Appended>>;
 
     /// Reads entries above a `seq` without restoring the room: also those of a room whose end may be
     /// lost. `None` if the room isn't known.

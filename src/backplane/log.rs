@@ -5,7 +5,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Commit, Result};
-use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp, UserId};
+use crate::domain::{Amendment, Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp, UserId};
 
 /// The kind of a log entry, in one byte.
 ///
@@ -22,6 +22,12 @@ pub enum EntryKind {
     Message,
     /// A change. The record is the output of [`change_record::encode`](super::change_record::encode).
     Change,
+    /// A message in its newest form, as reads return it: the record is that of a message, followed by
+    /// `version` and `edited_at`. Never appended.
+    Amended,
+    /// The announcement of a change of a message. The record is the output of
+    /// [`Pointer::encode`](super::Pointer::encode). Reads for delivery return it as a [`Change`](Self::Change).
+    Pointer,
     /// A kind that this release doesn't know, appended by a node of a newer release.
     ///
     /// The entry keeps its place: it counts in `seq`, it is read and published like any other, and
@@ -34,8 +40,8 @@ impl EntryKind {
     #[must_use]
     pub const fn is_delivered(self) -> bool {
         match self {
-            Self::Message | Self::Change => true,
-            Self::Unknown => false,
+            Self::Message | Self::Amended | Self::Change => true,
+            Self::Pointer | Self::Unknown => false,
         }
     }
 }
@@ -56,12 +62,12 @@ pub struct NewEntry<'a> {
 impl<'a> NewEntry<'a> {
     /// A change. `nobody` is [`UserId::nobody`].
     #[must_use]
-    pub fn change(room: &'a RoomId, id: Uuid, nobody: &'a UserId) -> Self {
+    pub fn change(room: &'a RoomId, change: &NewChange, nobody: &'a UserId) -> Self {
         Self {
-            id,
+            id: change.id,
             room,
             user: nobody,
-            kind: EntryKind::Change,
+            kind: change.kind(),
         }
     }
 }
@@ -73,6 +79,38 @@ impl<'a> From<&'a NewMessage> for NewEntry<'a> {
             room: &message.room,
             user: &message.user,
             kind: EntryKind::Message,
+        }
+    }
+}
+
+/// A change to announce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewChange {
+    /// Unique among all entries, and the key of the append.
+    pub id: Uuid,
+    /// The record of an [`EntryKind::Change`] or, with an amendment, of an [`EntryKind::Pointer`].
+    pub record: Bytes,
+    /// The newest form of the message that is changed. It replaces the earlier one in the same atomic step.
+    pub amendment: Option<Box<Amendment>>,
+}
+
+impl NewChange {
+    /// A change with all of its fields in the record.
+    #[must_use]
+    pub fn complete(id: Uuid, record: Bytes) -> Self {
+        Self {
+            id,
+            record,
+            amendment: None,
+        }
+    }
+
+    /// The kind of the entry that the change becomes.
+    #[must_use]
+    pub fn kind(&self) -> EntryKind {
+        match self.amendment {
+            Some(_) => EntryKind::Pointer,
+            None => EntryKind::Change,
         }
     }
 }
@@ -183,27 +221,29 @@ pub trait RoomLog: Send + Sync {
         Ok((self.append(message, key).await?, Commit::done()))
     }
 
-    /// Appends a change to a room's log, as [`append`](Self::append) does a message. `id` is that of the
-    /// record, and its key: within `dedupe_ttl` a repeat appends nothing. With an archive behind the log
-    /// the call returns once the change is committed.
+    /// Appends changes to a room's log in their order, as [`append`](Self::append) does messages. The id of
+    /// a change is its key: within `dedupe_ttl` a repeat appends nothing, and amends nothing. None is
+    /// appended before an earlier one. Where the log can, one call carries all of them, and one commit. With
+    /// an archive behind the log the call returns once the changes are committed.
+    ///
+    /// Returns the positions of the first ones, and the error of the next one. Later ones may be in the log
+    /// as well, but only behind it.
     ///
     /// # Errors
     /// As `append`.
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended>;
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>);
 
-    /// As [`announce`](Self::announce), for changes of one room in their order, with their ids and records.
-    /// None is appended before an earlier one. Where the log can, one call carries all of them, and one
-    /// commit.
+    /// Archives the entries of a room that were numbered before the call, and returns once they are. Without
+    /// an archive it does nothing.
     ///
-    /// Returns how many of the first ones are announced, and the error of the next one. Later ones may be
-    /// in the log as well, but only behind it.
-    async fn announce_all(&self, room: &RoomId, changes: &[(Uuid, Bytes)]) -> (usize, Result<()>) {
-        for (index, (id, record)) in changes.iter().enumerate() {
-            if let Err(error) = self.announce(room, *id, record.clone()).await {
-                return (index, Err(error));
-            }
-        }
-        (changes.len(), Ok(()))
+    /// # Errors
+    /// `Unavailable`.
+    async fn archive_now(&self, _room: &RoomId) -> Result<()> {
+        Ok(())
     }
 
     /// Extends the span of a room, which another call has returned, to everything that this log can

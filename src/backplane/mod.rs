@@ -29,6 +29,7 @@ mod hot_log;
 mod lifecycle;
 mod log;
 pub mod memory;
+pub mod message_form;
 mod presence;
 mod rate_limiter;
 pub mod record;
@@ -42,7 +43,10 @@ pub use hot_log::{
     UnarchivedEntries,
 };
 pub use lifecycle::{BackplaneKind, Counters, Lifecycle};
-pub use log::{Appended, ArchiveStatus, Entry, EntryKind, NewEntry, RoomLog, Slice, Window};
+pub use log::{
+    Appended, ArchiveStatus, Entry, EntryKind, NewChange, NewEntry, RoomLog, Slice, Window,
+};
+pub use message_form::Pointer;
 pub use presence::{Changes, Joined, OccupantPage, Presence, Roster};
 pub use rate_limiter::RateLimiter;
 pub use unarchived::UnarchivedCursor;
@@ -71,6 +75,18 @@ pub enum BackplaneError {
     /// repeating the read doesn't help.
     #[error("stored messages can't be read: {0}")]
     Unreadable(String),
+}
+
+/// The positions up to the first error, and the error.
+pub(crate) fn until_error(outcomes: Vec<Result<Appended>>) -> (Vec<Appended>, Result<()>) {
+    let mut positions = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        match outcome {
+            Ok(position) => positions.push(position),
+            Err(error) => return (positions, Err(error)),
+        }
+    }
+    (positions, Ok(()))
 }
 
 /// The result of a call to a backplane.

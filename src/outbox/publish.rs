@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{LEASE, POLL_INTERVAL, Worker, earlier, ids};
-use crate::backplane::{BackplaneError, change_record};
+use crate::backplane::{BackplaneError, NewChange, change_record};
 use crate::domain::{Change, RoomId};
 use crate::store::{Claim, OutboxRow, StoreError};
 
@@ -186,12 +186,13 @@ impl Worker {
         progress: &mut Progress,
     ) {
         while !left.is_empty() && Instant::now() < deadline {
-            let changes: Vec<(Uuid, Bytes)> = left
+            let changes: Vec<NewChange> = left
                 .iter()
-                .map(|announcement| (announcement.id, announcement.record.clone()))
+                .map(|left| NewChange::complete(left.id, left.record.clone()))
                 .collect();
-            let (count, outcome) = self.log.announce_all(room, &changes).await;
-            let published = left.drain(..count).map(|published| published.row.claim());
+            let (positions, outcome) = self.log.announce_all(room, &changes).await;
+            let published = left.drain(..positions.len());
+            let published = published.map(|published| published.row.claim());
             progress.done.extend(published);
             let Err(error) = outcome else { return };
             if !matches!(

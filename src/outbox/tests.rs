@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::backplane::{
-    Appended, BackplaneError, BackplaneKind, BackplaneLimits, Counters, Slice, Window,
+    Appended, BackplaneError, BackplaneKind, BackplaneLimits, Counters, NewChange, Slice, Window,
     change_record, memory,
 };
 use crate::domain::{Head, NewMessage};
@@ -219,7 +219,8 @@ impl NewEntryOfOthers<'_> {
         for number in 0..count {
             let id = Uuid::from_u128(1_000_000 + number);
             let record = change_record::encode(&room(), "session_ended", id, "{\"n\":1}");
-            self.0.announce(&room(), id, record).await.unwrap();
+            let change = [NewChange::complete(id, record)];
+            self.0.announce_all(&room(), &change).await.1.unwrap();
         }
     }
 }
@@ -284,19 +285,27 @@ impl RoomLog for TestLog {
         self.inner.heads(rooms).await
     }
 
-    async fn announce(
+    async fn announce_all(
         &self,
         room: &RoomId,
-        id: Uuid,
-        record: Bytes,
-    ) -> crate::backplane::Result<Appended> {
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, crate::backplane::Result<()>) {
         if Some(room) == self.hanging.as_ref() {
             std::future::pending::<()>().await;
         }
-        if self.refused.lock().contains(&id) {
-            return Err(BackplaneError::Unavailable("on purpose".to_owned()));
+        let mut positions = Vec::new();
+        for change in changes {
+            if self.refused.lock().contains(&change.id) {
+                let error = BackplaneError::Unavailable("on purpose".to_owned());
+                return (positions, Err(error));
+            }
+            let (announced, outcome) = self.inner.announce_all(room, &[change.clone()]).await;
+            positions.extend(announced);
+            if outcome.is_err() {
+                return (positions, outcome);
+            }
         }
-        self.inner.announce(room, id, record).await
+        (positions, Ok(()))
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Result, RetentionClaim, RetentionRun};
-use crate::domain::{Epoch, Head, RoomId, Timestamp, UserId};
+use crate::domain::{Epoch, Head, MessageForm, RoomId, Timestamp, UserId};
 
 /// The kind of an archived entry, as stored. A number must never be reused for another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,10 @@ impl StoredKind {
     pub const MESSAGE: Self = Self(1);
     /// A change that is announced to the room.
     pub const CHANGE: Self = Self(2);
+    /// The announcement of a change of a message.
+    pub const POINTER: Self = Self(3);
+    /// A message that was deleted. The record is empty.
+    pub const DELETED: Self = Self(4);
 }
 
 /// An entry of a room's log, in its archived form.
@@ -228,7 +232,8 @@ pub trait ArchiveStore: Send + Sync {
     async fn epoch(&self, room: &RoomId, epoch: &Epoch) -> Result<Option<ArchivedEpoch>>;
 
     /// Reads at most `limit` entries of a room, in ascending `seq`, whose records have at most
-    /// `max_bytes` bytes in total; one entry is returned even if it is larger. Numbers may be missing
+    /// `max_bytes` bytes in total; one entry is returned even if it is larger. They are as they are stored: see
+    /// [`forms`](Self::forms). Numbers may be missing
     /// between two of them (see [`ArchivedRoom::oldest`]).
     ///
     /// # Errors
@@ -240,6 +245,20 @@ pub trait ArchiveStore: Send + Sync {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Vec<ArchivedEntry>>;
+
+    /// The newest forms of messages that were changed: of all in the range, and of those with the other
+    /// numbers. An edited message has its record here, too.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn forms(
+        &self,
+        _room: &RoomId,
+        _range: RangeInclusive<u64>,
+        _others: &[u64],
+    ) -> Result<Vec<MessageForm>> {
+        Ok(Vec::new())
+    }
 
     /// The sends with a key that were appended at `since` or later, newest first, at most `limit`.
     ///

@@ -12,7 +12,9 @@ mod deletions;
 mod idempotency;
 mod invites;
 mod jobs;
+mod messages;
 mod outbox;
+mod positions;
 mod recovery;
 mod retention;
 mod settings;
@@ -41,7 +43,15 @@ pub use idempotency::{
 };
 pub use invites::{InviteStore, NewInvite};
 pub use jobs::{JobEnd, JobQueue};
+pub use messages::{
+    Announced, ChangeOutcome, ChangeRow, Changed, Changer, EditRecord, MAX_PINS, MessageEdit,
+    MessageRef, MessageState, MessageStore, MessageVersion, Pin, PublishedChange,
+    REACTIONS_INTERVAL_MS, ReactionChange, StoredMessage, ThreadState,
+};
 pub use outbox::{Claim, NewRow, Outbox, OutboxId, OutboxRow, RowState};
+pub use positions::{
+    NewPosition, PositionStore, ReadPosition, RoomUnread, UNREAD_CAP, Unread, UserThread,
+};
 pub use recovery::{MailRow, NewOneTimeToken, PasswordReset, RecoveryStore, TokenPurpose};
 pub use retention::{RetentionClaim, RetentionRun};
 pub use settings::DatabaseSettings;

@@ -91,7 +91,8 @@ pub trait Outbox: Send + Sync {
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>>;
 
     /// Removes rows that are carried out. A claim that has ended, because the row was claimed again or is
-    /// done, has no effect; the same holds for the next two calls.
+    /// done, has no effect; the same holds for the next two calls. Rows that announce changes of messages are
+    /// done by [`MessageStore::done`](super::MessageStore::done).
     ///
     /// # Errors
     /// `Unavailable`.

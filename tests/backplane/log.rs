@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hubbub::backplane::{BackplaneLimits, BusEvent, BusTopic, EntryKind, Window, change_record};
+use hubbub::backplane::{
+    BackplaneLimits, BusEvent, BusTopic, EntryKind, NewChange, Window, change_record,
+};
 use hubbub::domain::Continuity;
 use uuid::Uuid;
 
@@ -398,12 +400,13 @@ pub async fn a_change_is_announced_once_and_in_order(fixture: Fixture) {
     append_message(&node, "lobby", "first").await;
     let (lobby, id) = (room("lobby"), Uuid::from_u128(7));
     let record = change_record::encode(&lobby, "session_ended", id, "{\"a\":1}");
-    let announced = node.log.announce(&lobby, id, record.clone());
-    let announced = announced.await.unwrap();
+    let changes = [NewChange::complete(id, record.clone())];
+    let (announced, _) = node.log.announce_all(&lobby, &changes).await;
+    let announced = &announced[0];
     assert_eq!((announced.seq, announced.id), (2, id));
     assert!(!announced.duplicate);
-    let again = node.log.announce(&lobby, id, record.clone());
-    let again = again.await.unwrap();
+    let (again, _) = node.log.announce_all(&lobby, &changes).await;
+    let again = &again[0];
     assert_eq!((again.seq, again.id, again.duplicate), (2, id, true));
     append_message(&node, "lobby", "last").await;
     let slice = node
@@ -427,14 +430,14 @@ pub async fn a_change_is_announced_once_and_in_order(fixture: Fixture) {
 pub async fn changes_are_announced_in_order_and_once(fixture: Fixture) {
     let node = fixture.start(limits()).await;
     let room = room("lobby");
-    let changes: Vec<(Uuid, Bytes)> = (0..300)
-        .map(|number| (Uuid::new_v4(), Bytes::from(format!("{{\"n\":{number}}}"))))
+    let changes: Vec<NewChange> = (0..300)
+        .map(|number| NewChange::complete(Uuid::new_v4(), format!("{{\"n\":{number}}}").into()))
         .collect();
     // The first ones were announced before.
-    let (count, outcome) = node.log.announce_all(&room, &changes[..3]).await;
-    assert!(count == 3 && outcome.is_ok());
-    let (count, outcome) = node.log.announce_all(&room, &changes).await;
-    assert!(count == 300 && outcome.is_ok());
+    let (positions, outcome) = node.log.announce_all(&room, &changes[..3]).await;
+    assert!(positions.len() == 3 && outcome.is_ok());
+    let (positions, outcome) = node.log.announce_all(&room, &changes).await;
+    assert!(positions.len() == 300 && outcome.is_ok());
     let slice = node
         .log
         .read(&room, Window::After(0), 1000, usize::MAX)
@@ -445,7 +448,7 @@ pub async fn changes_are_announced_in_order_and_once(fixture: Fixture) {
         .into_iter()
         .map(|entry| entry.record)
         .collect();
-    let expected: Vec<Bytes> = changes.into_iter().map(|(_, record)| record).collect();
+    let expected: Vec<Bytes> = changes.into_iter().map(|change| change.record).collect();
     assert!(records == expected[expected.len() - records.len()..]);
     assert_eq!(
         node.log.heads(&[room]).await.unwrap()[0]

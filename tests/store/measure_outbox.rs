@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use hubbub::archive::{Archive, ArchiveSettings, Restorer};
-use hubbub::backplane::{Appended, BackplaneLimits, Result, RoomLog, Slice, Window, memory};
+use hubbub::backplane::{
+    Appended, BackplaneLimits, NewChange, Result, RoomLog, Slice, Window, memory,
+};
 use hubbub::domain::{Head, NewMessage, RoomId};
 use hubbub::outbox::Worker;
 use hubbub::store::{ArchiveStore, Outbox, OutboxRow};
@@ -28,8 +29,12 @@ impl RoomLog for OneByOne {
         self.0.append(message, key).await
     }
 
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        self.0.announce(room, id, record).await
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>) {
+        self.0.announce_all(room, changes).await
     }
 
     async fn read(

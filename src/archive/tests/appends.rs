@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::backplane::change_record;
+use crate::backplane::{NewChange, change_record};
 
 #[tokio::test(start_paused = true)]
 async fn an_acknowledged_message_is_in_the_archive() {
@@ -225,13 +225,13 @@ async fn a_panic_of_the_task_that_commits_costs_one_batch() {
     node.stop().await;
 }
 
-fn changes(count: u128) -> Vec<(uuid::Uuid, bytes::Bytes)> {
+fn changes(count: u128) -> Vec<NewChange> {
     (0..count)
         .map(|number| {
             let id = uuid::Uuid::from_u128(number + 1);
             let fields = format!("{{\"n\":{number}}}");
             let record = change_record::encode(&lobby(), "session_ended", id, &fields);
-            (id, record)
+            NewChange::complete(id, record)
         })
         .collect()
 }
@@ -240,13 +240,13 @@ fn changes(count: u128) -> Vec<(uuid::Uuid, bytes::Bytes)> {
 async fn changes_of_a_room_share_a_commit() {
     let store = FakeStore::new();
     let node = Setup::default().start(&store).await;
-    let (count, outcome) = node.log.announce_all(&lobby(), &changes(50)).await;
-    assert!(count == 50 && outcome.is_ok());
+    let (positions, outcome) = node.log.announce_all(&lobby(), &changes(50)).await;
+    assert!(positions.len() == 50 && outcome.is_ok());
     assert_eq!(store.seqs(&lobby()), (1..=50).collect::<Vec<u64>>());
     assert_eq!(store.commits(), [50]);
     // A repeat finds them.
-    let (count, outcome) = node.log.announce_all(&lobby(), &changes(50)).await;
-    assert!(count == 50 && outcome.is_ok());
+    let (positions, outcome) = node.log.announce_all(&lobby(), &changes(50)).await;
+    assert!(positions.len() == 50 && outcome.is_ok());
     assert_eq!(store.commits(), [50]);
     node.stop().await;
 }
@@ -256,18 +256,18 @@ async fn changes_behind_one_that_is_not_committed_count_as_not_announced() {
     let store = FakeStore::new();
     let node = Setup::default().start(&store).await;
     store.refuse(Some("\"n\":2}"));
-    let (count, outcome) = node.log.announce_all(&lobby(), &changes(5)).await;
-    assert_eq!(count, 2);
+    let (positions, outcome) = node.log.announce_all(&lobby(), &changes(5)).await;
+    assert_eq!(positions.len(), 2);
     assert!(outcome.is_err());
     store.refuse(None);
-    let (count, outcome) = node.log.announce_all(&lobby(), &changes(5)).await;
-    assert!(count == 5 && outcome.is_ok());
+    let (positions, outcome) = node.log.announce_all(&lobby(), &changes(5)).await;
+    assert!(positions.len() == 5 && outcome.is_ok());
     let records: Vec<_> = store
         .entries(&lobby())
         .into_iter()
         .map(|entry| entry.record)
         .collect();
-    let expected: Vec<_> = changes(5).into_iter().map(|(_, record)| record).collect();
+    let expected: Vec<_> = changes(5).into_iter().map(|change| change.record).collect();
     assert_eq!(records, expected);
     node.stop().await;
 }
@@ -277,9 +277,9 @@ async fn a_change_that_is_too_large_ends_the_series_before_it() {
     let store = FakeStore::new();
     let node = Setup::default().start(&store).await;
     let mut changes = changes(3);
-    changes[1].1 = bytes::Bytes::from(vec![b'x'; crate::store::MAX_RECORD_BYTES + 1]);
-    let (count, outcome) = node.log.announce_all(&lobby(), &changes).await;
-    assert_eq!(count, 1);
+    changes[1].record = bytes::Bytes::from(vec![b'x'; crate::store::MAX_RECORD_BYTES + 1]);
+    let (positions, outcome) = node.log.announce_all(&lobby(), &changes).await;
+    assert_eq!(positions.len(), 1);
     assert!(matches!(
         outcome,
         Err(crate::backplane::BackplaneError::TooLarge)

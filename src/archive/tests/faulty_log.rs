@@ -7,11 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
-use uuid::Uuid;
 
 use crate::backplane::{
-    Appended, ArchivedRanges, BackplaneError, Entry, HotLog, NewEntry, Result, RoomLog, Slice,
-    Unarchived, Window,
+    Appended, ArchivedRanges, BackplaneError, Entry, HotLog, NewChange, NewEntry, Result, RoomLog,
+    Slice, Unarchived, Window,
 };
 use crate::domain::{Epoch, Head, NewMessage, RoomId};
 
@@ -57,8 +56,12 @@ impl RoomLog for FaultyLog {
         self.inner().append(message, key).await
     }
 
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        self.inner().announce(room, id, record).await
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>) {
+        self.inner().announce_all(room, changes).await
     }
     async fn read(
         &self,
@@ -91,6 +94,10 @@ impl HotLog for FaultyLog {
         let delay = self.reply_delay.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(delay)).await;
         appended
+    }
+
+    async fn append_changes(&self, room: &RoomId, changes: &[NewChange]) -> Vec<Result<Appended>> {
+        self.inner().append_changes(room, changes).await
     }
 
     async fn read_unarchived(

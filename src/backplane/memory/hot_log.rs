@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::Memory;
 use super::room::Room;
 use crate::backplane::{
-    Appended, ArchivedRanges, Entry, HotLog, NewEntry, Result, Unarchived, Window,
+    Appended, ArchivedRanges, Entry, HotLog, NewChange, NewEntry, Result, Unarchived, Window,
 };
-use crate::domain::{Epoch, RoomId};
+use crate::domain::{Epoch, RoomId, UserId};
 
 /// Rooms that had unarchived entries when they were added, the one that has waited longest first.
 /// Locked after the room's shard. Each room knows its place here, and has at most one that counts.
@@ -31,6 +31,22 @@ impl HotLog for Memory {
             Some(appended) => Ok(appended),
             None => self.append_restored(entry, key, record).await,
         }
+    }
+
+    async fn append_changes(&self, room: &RoomId, changes: &[NewChange]) -> Vec<Result<Appended>> {
+        let nobody = UserId::nobody();
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for change in changes {
+            let entry = NewEntry::change(room, change, &nobody);
+            let (key, record) = (change.id.to_string(), change.record.clone());
+            let outcome = self.append_record(entry, Some(&key), record).await;
+            let is_refused = outcome.is_err();
+            outcomes.push(outcome);
+            if is_refused {
+                break;
+            }
+        }
+        outcomes
     }
 
     async fn read_unarchived(

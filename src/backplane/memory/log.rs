@@ -2,15 +2,14 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use uuid::Uuid;
 
 use super::Memory;
 use super::room::Room;
 use crate::backplane::{
-    Appended, BusEvent, BusTopic, Commit, HotLog as _, NewEntry, Result, RoomLog, Slice, Window,
-    record,
+    Appended, BusEvent, BusTopic, Commit, HotLog as _, NewChange, NewEntry, Result, RoomLog, Slice,
+    Window, record, until_error,
 };
-use crate::domain::{Head, NewMessage, RoomId, UserId};
+use crate::domain::{Head, NewMessage, RoomId};
 
 #[async_trait]
 impl RoomLog for Memory {
@@ -39,11 +38,12 @@ impl RoomLog for Memory {
         Ok((appended, Commit::done()))
     }
 
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        let nobody = UserId::nobody();
-        let entry = NewEntry::change(room, id, &nobody);
-        self.append_record(entry, Some(&id.to_string()), record)
-            .await
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>) {
+        until_error(self.append_changes(room, changes).await)
     }
 
     async fn read(

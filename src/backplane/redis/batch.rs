@@ -31,7 +31,9 @@ use super::keys::{Partition, decode_name, encode_name};
 use super::link::{Link, millis};
 use super::restore::{RestoreRounds, Restores};
 use super::script::{APPEND, APPEND_ARCHIVED};
-use crate::backplane::{Appended, BackplaneError, BackplaneLimits, NewEntry, Result, is_permanent};
+use crate::backplane::{
+    Appended, BackplaneError, BackplaneLimits, NewChange, NewEntry, Result, is_permanent,
+};
 use crate::domain::{RoomId, UserId};
 
 /// The most messages in one call.
@@ -142,15 +144,15 @@ impl Appends {
     pub(super) async fn append_changes(
         self: &Arc<Self>,
         room: &RoomId,
-        changes: &[(Uuid, Bytes)],
+        changes: &[NewChange],
     ) -> Vec<Result<Appended>> {
         let nobody = UserId::nobody();
         let is_refused = Arc::new(AtomicBool::new(false));
         let mut queued = Vec::with_capacity(changes.len());
-        for (id, record) in changes {
-            let entry = NewEntry::change(room, *id, &nobody);
-            let (key, series) = (id.to_string(), Some(is_refused.clone()));
-            let outcome = self.enqueue(entry, Some(&key), record.clone(), series);
+        for change in changes {
+            let entry = NewEntry::change(room, change, &nobody);
+            let (key, series) = (change.id.to_string(), Some(is_refused.clone()));
+            let outcome = self.enqueue(entry, Some(&key), change.record.clone(), series);
             let is_full = outcome.is_err();
             queued.push(outcome);
             if is_full {

@@ -5,7 +5,8 @@
 //!
 //! A letter must never be reused for another kind. These letters are not available: `e` and `t`
 //! (other fields of a stream entry), `r` (the field of a message in releases before kinds existed),
-//! and `c`, `d`, `s` and `t` (frames that aren't entries). A letter that this release doesn't know
+//! and `d`, `s` and `t` (frames that aren't entries). `c` is the field of a pointer, whose frames begin with
+//! `P`, because `C` is another frame. A letter that this release doesn't know
 //! is [`EntryKind::Unknown`].
 
 use crate::backplane::EntryKind;
@@ -15,6 +16,7 @@ pub(super) fn of_stream_field(name: &[u8]) -> EntryKind {
     match name {
         b"m" | b"r" => EntryKind::Message,
         b"a" => EntryKind::Change,
+        b"c" => EntryKind::Pointer,
         _ => EntryKind::Unknown,
     }
 }
@@ -28,6 +30,7 @@ pub(super) fn of_frame(letter: u8) -> Option<EntryKind> {
     match letter {
         b'M' => Some(EntryKind::Message),
         b'A' => Some(EntryKind::Change),
+        b'P' => Some(EntryKind::Pointer),
         b'C' | b'D' | b'S' | b'T' => None,
         letter if letter.is_ascii_uppercase() => Some(EntryKind::Unknown),
         _ => None,
@@ -38,7 +41,8 @@ pub(super) fn of_frame(letter: u8) -> Option<EntryKind> {
 pub(super) fn in_append(kind: EntryKind) -> &'static str {
     match kind {
         EntryKind::Change => "A",
-        EntryKind::Message | EntryKind::Unknown => "",
+        EntryKind::Pointer => "P",
+        EntryKind::Message | EntryKind::Amended | EntryKind::Unknown => "",
     }
 }
 

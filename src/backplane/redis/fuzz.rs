@@ -19,7 +19,8 @@ fn encode(event: &BusEvent) -> Vec<u8> {
     match event {
         BusEvent::Message(_, entry) => {
             let letter = match entry.kind {
-                EntryKind::Message => 'M',
+                EntryKind::Message | EntryKind::Amended => 'M',
+                EntryKind::Pointer => 'P',
                 EntryKind::Change => 'A',
                 EntryKind::Unknown => 'X',
             };

@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fred::types::Value;
 use futures_util::stream::{self, StreamExt};
-use uuid::Uuid;
 
 use super::Node;
 use super::fault::Fault;
@@ -18,7 +17,7 @@ use super::link::millis;
 use super::log::{limit_arg, parse_entries};
 use super::script::{ARCHIVED, DIVERGED, READ_UNARCHIVED, ScriptReply, TRIM, UNARCHIVED};
 use crate::backplane::{
-    Appended, ArchivedRanges, Entry, HotLog, NewEntry, Result, Unarchived, is_permanent,
+    Appended, ArchivedRanges, Entry, HotLog, NewChange, NewEntry, Result, Unarchived, is_permanent,
 };
 use crate::domain::{Epoch, RoomId};
 
@@ -45,11 +44,7 @@ impl HotLog for Node {
         self.appends.append(entry, key, record).await
     }
 
-    async fn append_changes(
-        &self,
-        room: &RoomId,
-        changes: &[(Uuid, Bytes)],
-    ) -> Vec<Result<Appended>> {
+    async fn append_changes(&self, room: &RoomId, changes: &[NewChange]) -> Vec<Result<Appended>> {
         self.appends.append_changes(room, changes).await
     }
 

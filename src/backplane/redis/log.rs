@@ -1,10 +1,8 @@
 //! Rooms' logs in Redis: appends are batched, a read is one script, heads are plain commands.
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use fred::types::Value;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use uuid::Uuid;
 
 use super::fault::Fault;
 use super::keys::{Partition, encode_name};
@@ -12,8 +10,10 @@ use super::link::ConnectionPool;
 use super::restore::RestoreRounds;
 use super::script::{READ, ScriptReply};
 use super::{Node, entry_kind};
-use crate::backplane::{Appended, Entry, NewEntry, Result, RoomLog, Slice, Window, record};
-use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp, UserId};
+use crate::backplane::{
+    Appended, Entry, NewChange, Result, RoomLog, Slice, Window, record, until_error,
+};
+use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
 
 /// Concurrent small reads of one call for many rooms or topics.
 pub(super) const CONCURRENT_READS: usize = 64;
@@ -28,20 +28,12 @@ impl RoomLog for Node {
             .await
     }
 
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        let nobody = UserId::nobody();
-        let entry = NewEntry::change(room, id, &nobody);
-        let key = id.to_string();
-        self.appends.append(entry, Some(&key), record).await
-    }
-
-    async fn announce_all(&self, room: &RoomId, changes: &[(Uuid, Bytes)]) -> (usize, Result<()>) {
-        let mut outcomes = self.appends.append_changes(room, changes).await;
-        let last = outcomes.pop_if(|outcome| outcome.is_err());
-        (
-            outcomes.len(),
-            last.map_or(Ok(()), |outcome| outcome.map(drop)),
-        )
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>) {
+        until_error(self.appends.append_changes(room, changes).await)
     }
 
     async fn read(

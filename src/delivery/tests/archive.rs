@@ -1,9 +1,7 @@
 //! Joins of rooms whose older messages are in an archive.
 
 use super::*;
-use crate::backplane::{BackplaneKind, Counters, Lifecycle};
-use bytes::Bytes;
-use uuid::Uuid;
+use crate::backplane::{BackplaneKind, Counters, Lifecycle, NewChange};
 
 /// The last messages that the log keeps by itself.
 const KEPT: u64 = 10;
@@ -50,8 +48,12 @@ impl RoomLog for ArchivedLog {
         Ok(appended)
     }
 
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        self.hot.announce(room, id, record).await
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>) {
+        self.hot.announce_all(room, changes).await
     }
 
     async fn read(&self, room: &RoomId, window: Window, limit: usize, max: usize) -> Result<Slice> {

@@ -2,8 +2,7 @@
 //! is notified of a loss twice.
 
 use super::*;
-use bytes::Bytes;
-use uuid::Uuid;
+use crate::backplane::NewChange;
 
 /// A live occupant that has the first five messages.
 async fn live(delivery: &Delivery, log: &FakeLog) -> Arc<Recorder> {
@@ -154,8 +153,12 @@ impl RoomLog for Faltering {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
         self.log.append(message, key).await
     }
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        self.log.announce(room, id, record).await
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>) {
+        self.log.announce_all(room, changes).await
     }
 
     async fn read(

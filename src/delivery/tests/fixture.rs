@@ -1,8 +1,7 @@
 //! An outlet that records, a bus that loses events, and a log that tests fill, trim and roll back.
 
 use super::*;
-use bytes::Bytes;
-use uuid::Uuid;
+use crate::backplane::NewChange;
 
 /// An outlet that records what it receives, and can be made to have no capacity.
 pub(super) struct Recorder {
@@ -220,8 +219,8 @@ impl RoomLog for FakeLog {
     async fn append(&self, _: &NewMessage, _: Option<&str>) -> Result<Appended> {
         unreachable!("tests write with `FakeLog::add`")
     }
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        unreachable!("tests write with `FakeLog::add`: {room} {id} {record:?}")
+    async fn announce_all(&self, room: &RoomId, _: &[NewChange]) -> (Vec<Appended>, Result<()>) {
+        unreachable!("tests write with `FakeLog::add`: {room}")
     }
 
     async fn read(&self, _: &RoomId, window: Window, limit: usize, _: usize) -> Result<Slice> {

@@ -1,8 +1,7 @@
 //! Feeds and replays over a log whose archive reaches back to the first message.
 
 use super::*;
-use bytes::Bytes;
-use uuid::Uuid;
+use crate::backplane::NewChange;
 
 /// The newest messages, those that a log keeps without an archive.
 const RECENT: u64 = 1000;
@@ -22,8 +21,12 @@ impl RoomLog for CountingLog {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
         self.inner.append(message, key).await
     }
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        self.inner.announce(room, id, record).await
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>) {
+        self.inner.announce_all(room, changes).await
     }
 
     async fn read(&self, room: &RoomId, window: Window, limit: usize, max: usize) -> Result<Slice> {

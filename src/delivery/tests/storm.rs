@@ -1,9 +1,8 @@
 //! Many connections come back to a room at once: each receives the messages that it missed, and the
 //! log is read for all of them together.
 
-use bytes::Bytes;
+use crate::backplane::NewChange;
 use std::ops::Range;
-use uuid::Uuid;
 
 use tokio::task::JoinSet;
 
@@ -23,8 +22,12 @@ impl RoomLog for SlowLog {
     async fn append(&self, message: &NewMessage, key: Option<&str>) -> Result<Appended> {
         self.inner.append(message, key).await
     }
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        self.inner.announce(room, id, record).await
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>) {
+        self.inner.announce_all(room, changes).await
     }
 
     async fn read(

@@ -182,13 +182,12 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use bytes::Bytes;
-    use uuid::Uuid;
-
     use async_trait::async_trait;
 
     use super::*;
-    use crate::backplane::{Appended, Backplane, BackplaneLimits, Result, RoomLog, Slice, memory};
+    use crate::backplane::{
+        Appended, Backplane, BackplaneLimits, NewChange, Result, RoomLog, Slice, memory,
+    };
     use crate::delivery::{Delivery, DeliverySettings};
     use crate::domain::policy::{self, Relation, RoomScope};
     use crate::domain::{Limits, MessageFields, NewMessage, RoomId, UserId, Username};
@@ -206,8 +205,12 @@ mod tests {
             self.log.append(message, key).await
         }
 
-        async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-            self.log.announce(room, id, record).await
+        async fn announce_all(
+            &self,
+            room: &RoomId,
+            changes: &[NewChange],
+        ) -> (Vec<Appended>, Result<()>) {
+            self.log.announce_all(room, changes).await
         }
 
         async fn read(

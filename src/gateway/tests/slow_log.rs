@@ -1,17 +1,15 @@
 //! A log with an archive that commits when the test wants it.
 
-use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use uuid::Uuid;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::backplane::{
-    Appended, ArchiveStatus, Backplane, BackplaneError, BackplaneLimits, Commit, PendingCommit,
-    Result, RoomLog, Slice, Window, memory,
+    Appended, ArchiveStatus, Backplane, BackplaneError, BackplaneLimits, Commit, NewChange,
+    PendingCommit, Result, RoomLog, Slice, Window, memory,
 };
 use crate::domain::{Head, NewMessage, RoomId};
 
@@ -91,8 +89,12 @@ impl RoomLog for SlowLog {
         Ok((appended, commit))
     }
 
-    async fn announce(&self, room: &RoomId, id: Uuid, record: Bytes) -> Result<Appended> {
-        self.inner.announce(room, id, record).await
+    async fn announce_all(
+        &self,
+        room: &RoomId,
+        changes: &[NewChange],
+    ) -> (Vec<Appended>, Result<()>) {
+        self.inner.announce_all(room, changes).await
     }
 
     async fn read(&self, room: &RoomId, window: Window, limit: usize, max: usize) -> Result<Slice> {
