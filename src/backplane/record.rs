@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::domain::NewMessage;
+use crate::domain::{NewMessage, UserId};
 
 /// The length in bytes of a record whose texts are all empty: its keys and the id.
 const EMPTY_RECORD_LEN: usize = 129;
@@ -62,6 +62,14 @@ pub fn encode(message: &NewMessage) -> Bytes {
     if let Some(key) = &message.client_msg_id {
         put(&mut json, ",\"client_msg_id\":\"", key.as_str());
     }
+    if let Some(thread) = message.thread {
+        json.extend_from_slice(format!(",\"thread_id\":\"{thread}\"").as_bytes());
+    }
+    if !message.mentions.is_empty() {
+        json.extend_from_slice(b",\"mentions\":");
+        let mentions: Vec<&str> = message.mentions.iter().map(UserId::as_str).collect();
+        serde_json::to_writer(&mut json, &mentions).expect("strings always serialise");
+    }
     json.push(b'}');
     json.into()
 }
@@ -87,7 +95,7 @@ fn put(json: &mut Vec<u8>, key: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ClientMsgId, Limits, MessageFields, RoomId, UserId, Username};
+    use crate::domain::{ClientMsgId, Limits, MessageFields, RoomId, Username};
 
     #[test]
     fn the_computed_length_of_a_record_is_exact() {
@@ -155,5 +163,27 @@ mod tests {
                 r#"{{"id":"{id}","room_id":"lobby","user_id":"ann","username":"ann","content":"hi \"there\"","type":"text","payload":{{"b":1.0,"a":[ 2 ]}},"attachment_urls":[],"client_msg_id":"c1"}}"#
             )
         );
+    }
+
+    #[test]
+    fn the_thread_and_the_mentions_are_at_the_end_of_a_record() {
+        let user = UserId::trusted("ann");
+        let thread = Uuid::nil();
+        let fields = MessageFields {
+            content: "hi".into(),
+            client_msg_id: Some(ClientMsgId::trusted("c1")),
+            thread: Some(thread),
+            ..MessageFields::default()
+        };
+        let (room, name) = (RoomId::trusted("lobby"), Username::from(&user));
+        let message = NewMessage::new(room, user, name, fields, &Limits::default()).unwrap();
+        let message = NewMessage {
+            mentions: vec![UserId::trusted("bob"), UserId::trusted("\"x\"")],
+            ..message
+        };
+        let record = String::from_utf8(encode(&message).to_vec()).unwrap();
+        let expected =
+            format!(r#","client_msg_id":"c1","thread_id":"{thread}","mentions":["bob","\"x\""]}}"#);
+        assert!(record.ends_with(&expected), "{record}");
     }
 }

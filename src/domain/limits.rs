@@ -26,6 +26,8 @@ pub struct Limits {
     pub refusals: u64,
     /// Rooms with more occupants than this announce only their number of occupants.
     pub room_events: u64,
+    /// Rooms with more occupants or members than this send no read receipts.
+    pub receipts: u64,
     /// How long a connection may stay without an identity.
     pub auth_timeout: Duration,
 }
@@ -78,6 +80,7 @@ impl Default for Limits {
             },
             refusals: 1000,
             room_events: 500,
+            receipts: 100,
             auth_timeout: Duration::from_secs(600),
         }
     }

@@ -38,7 +38,7 @@ pub use idempotency::IdempotencyKey;
 pub use limits::Limits;
 pub use message_change::{Emoji, MessageChangeKind, Reaction};
 pub use message_form::{Amendment, FormContent, MessageForm, Tombstone};
-pub use new_message::{MessageFields, NewMessage};
+pub use new_message::{MessageBody, MessageFields, NewMessage};
 pub use presence::{ChangeKind, OnlineStatus, RoomChange};
 pub use rate::{Charges, Cost, Exceeded, Limiter, Limiters, Rate, Rates};
 pub use refusal::{Code, Refusal, TokenFault};

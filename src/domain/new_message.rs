@@ -22,6 +22,8 @@ pub struct MessageFields {
     pub attachment_urls: Vec<String>,
     /// The sender's own id of the message, which makes the send safe to repeat.
     pub client_msg_id: Option<ClientMsgId>,
+    /// The root of the thread that the message is a reply in.
+    pub thread: Option<Uuid>,
 }
 
 /// A valid message that has no `seq` yet.
@@ -47,6 +49,10 @@ pub struct NewMessage {
     pub attachment_urls: Vec<String>,
     /// The sender's own id of the message.
     pub client_msg_id: Option<ClientMsgId>,
+    /// The root of the thread that the message is a reply in.
+    pub thread: Option<Uuid>,
+    /// The users that the content mentions, as the server has resolved them.
+    pub mentions: Vec<UserId>,
 }
 
 impl NewMessage {
@@ -68,28 +74,70 @@ impl NewMessage {
             payload,
             attachment_urls,
             client_msg_id,
+            thread,
         } = fields;
         let kind = kind.unwrap_or_else(|| "text".to_owned());
         if kind.is_empty() {
             return Err(Refusal::bad_request("type must not be empty"));
         }
-        at_most("content", content.len(), limits.content_bytes)?;
         at_most("type", kind.len(), Limits::TYPE_BYTES)?;
-        at_most(
-            "title",
-            title.as_ref().map_or(0, String::len),
-            Limits::TITLE_BYTES,
-        )?;
-        at_most(
-            "payload",
-            payload.as_ref().map_or(0, |payload| payload.len()),
-            limits.payload_bytes,
-        )?;
+        MessageBody {
+            content: &content,
+            title: title.as_deref(),
+            payload: payload.as_deref(),
+            attachment_urls: &attachment_urls,
+        }
+        .check(limits)?;
+        Ok(Self {
+            id: Uuid::now_v7(),
+            room,
+            user,
+            username,
+            content,
+            kind,
+            title,
+            payload,
+            attachment_urls,
+            client_msg_id,
+            thread,
+            mentions: Vec::new(),
+        })
+    }
+}
+
+/// The parts of a message that an edit may replace.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageBody<'a> {
+    /// The text.
+    pub content: &'a str,
+    /// An optional heading.
+    pub title: Option<&'a str>,
+    /// JSON text.
+    pub payload: Option<&'a str>,
+    /// URLs of attachments.
+    pub attachment_urls: &'a [String],
+}
+
+impl MessageBody<'_> {
+    /// Checks the parts against the limits.
+    ///
+    /// # Errors
+    /// `bad_request` or `too_large`, naming the field.
+    pub fn check(&self, limits: &Limits) -> Result<(), Refusal> {
+        let Self {
+            content,
+            title,
+            payload,
+            attachment_urls,
+        } = self;
+        at_most("content", content.len(), limits.content_bytes)?;
+        at_most("title", title.map_or(0, str::len), Limits::TITLE_BYTES)?;
+        at_most("payload", payload.map_or(0, str::len), limits.payload_bytes)?;
         if attachment_urls.len() > Limits::ATTACHMENTS {
             let text = format!("attachment_urls must be at most {}", Limits::ATTACHMENTS);
             return Err(Refusal::new(Code::TooLarge, text));
         }
-        for link in &attachment_urls {
+        for link in *attachment_urls {
             at_most(
                 "each of attachment_urls",
                 link.len(),
@@ -108,18 +156,7 @@ impl NewMessage {
                 "content must not be empty without a payload or an attachment",
             ));
         }
-        Ok(Self {
-            id: Uuid::now_v7(),
-            room,
-            user,
-            username,
-            content,
-            kind,
-            title,
-            payload,
-            attachment_urls,
-            client_msg_id,
-        })
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::bot_token::{TokenScope, TokenScopes};
-use super::chat::Membership;
+use super::chat::{ChatRole, Membership};
 use super::id::RoomId;
 use super::refusal::{Code, Refusal};
 use super::room::RoomKind;
@@ -100,6 +100,9 @@ pub struct Reading;
 /// Permits sending to the occupants: messages and typing notifications.
 #[derive(Debug)]
 pub struct Sending;
+/// Permits deleting messages of a room: one's own, and as a moderator all.
+#[derive(Debug)]
+pub struct Deleting;
 /// Permits hearing a room's messages without being in the room.
 #[derive(Debug)]
 pub struct Listening;
@@ -110,6 +113,7 @@ pub struct Listening;
 pub struct Permit<A> {
     room: RoomId,
     hidden_seq: u64,
+    is_moderator: bool,
     action: PhantomData<A>,
 }
 
@@ -126,10 +130,24 @@ impl<A> Permit<A> {
         self.hidden_seq
     }
 
+    /// Whether the caller is an owner of the room's chat, or an admin that uses this right.
+    #[must_use]
+    pub fn is_moderator(&self) -> bool {
+        self.is_moderator
+    }
+
     /// The room that the permit is for; uses up the permit.
     #[must_use]
     pub fn into_room(self) -> RoomId {
         self.room
+    }
+}
+
+impl Permit<Sending> {
+    /// The same permit of a caller that may be an admin: admins moderate every room that they may send to.
+    pub fn of_admin(mut self, is_admin: bool) -> Self {
+        self.is_moderator |= is_admin;
+        self
     }
 }
 
@@ -157,6 +175,7 @@ fn permit<A>(
     Ok(Permit {
         room: room.clone(),
         hidden_seq,
+        is_moderator: member.is_some_and(|member| member.role == ChatRole::Owner),
         action: PhantomData,
     })
 }
@@ -203,6 +222,38 @@ pub fn may_send(
     permit(scope, relation != Relation::Stranger, room, member)
 }
 
+/// Callers that may send to a room may delete there: their own messages and, as owners of its chat or as
+/// admins, those of others. A relation of [`Relation::Service`] is that of an admin, which need be
+/// neither an occupant nor a member.
+///
+/// # Errors
+/// `forbidden`, `not_in_room`.
+pub fn may_delete(
+    scope: &RoomScope,
+    relation: Relation,
+    room: &RoomId,
+    member: Option<Membership>,
+) -> Result<Permit<Deleting>, Refusal> {
+    let is_admin = relation == Relation::Service && scope.allows(TokenScope::Admin);
+    if is_admin && room.kind() == RoomKind::Chat && member.is_none() && scope.covers(room) {
+        return Ok(Permit {
+            room: room.clone(),
+            hidden_seq: 0,
+            is_moderator: true,
+            action: PhantomData,
+        });
+    }
+    if !is_admin {
+        scope.require(TokenScope::Send)?;
+    }
+    let mut permit = permit(scope, relation != Relation::Stranger, room, member)?;
+    if is_admin {
+        permit.is_moderator = true;
+        permit.hidden_seq = 0;
+    }
+    Ok(permit)
+}
+
 fn broadcast<A>(scope: &RoomScope) -> Result<Permit<A>, Refusal> {
     let room = RoomId::broadcast();
     if !scope.covers(&room) {
@@ -214,6 +265,7 @@ fn broadcast<A>(scope: &RoomScope) -> Result<Permit<A>, Refusal> {
     Ok(Permit {
         room,
         hidden_seq: 0,
+        is_moderator: false,
         action: PhantomData,
     })
 }
@@ -408,5 +460,39 @@ mod tests {
         let elsewhere = RoomScope::only(["lobby"]);
         let refused = may_join(&elsewhere, &chat, Some(member)).unwrap_err();
         assert_eq!(refused.code, Code::Forbidden);
+    }
+
+    #[test]
+    fn owners_and_admins_moderate_and_others_delete_their_own_messages() {
+        let (open, chat) = (room("lobby"), RoomId::chat(uuid::Uuid::nil()));
+        let all = RoomScope::Everywhere;
+        let of = |role| {
+            Some(Membership {
+                role,
+                hidden_seq: 7,
+            })
+        };
+        let (owner, member) = (of(ChatRole::Owner), of(ChatRole::Member));
+        let moderates = |relation, room: &RoomId, member| {
+            may_delete(&all, relation, room, member).map(|permit| permit.is_moderator())
+        };
+        assert_eq!(moderates(Relation::Occupant, &open, None), Ok(false));
+        assert_eq!(moderates(Relation::Member, &chat, member), Ok(false));
+        assert_eq!(moderates(Relation::Member, &chat, owner), Ok(true));
+        assert_eq!(moderates(Relation::Service, &open, None), Ok(true));
+        assert_eq!(moderates(Relation::Service, &chat, None), Ok(true));
+        let refused = |relation, room| moderates(relation, room, None).unwrap_err().code;
+        assert_eq!(refused(Relation::Stranger, &open), Code::NotInRoom);
+        assert_eq!(refused(Relation::Member, &chat), Code::Forbidden);
+        assert_eq!(
+            refused(Relation::Service, &RoomId::broadcast()),
+            Code::Forbidden
+        );
+        let elsewhere = RoomScope::only(["lobby"]);
+        let of_other_room = may_delete(&elsewhere, Relation::Service, &chat, None);
+        assert_eq!(of_other_room.unwrap_err().code, Code::Forbidden);
+        let reader = RoomScope::Scoped([TokenScope::Read].into_iter().collect());
+        let reading = may_delete(&reader, Relation::Service, &open, None);
+        assert_eq!(reading.unwrap_err().code, Code::Forbidden);
     }
 }

@@ -59,6 +59,8 @@ codes! {
     EmailTaken = "email_taken", 409;
     /// Another account has the user name.
     UsernameTaken = "username_taken", 409;
+    /// The message is deleted.
+    MessageDeleted = "message_deleted", 410;
     /// Longer, larger, deeper or more than the limit.
     TooLarge = "too_large", 413;
     /// The body has a content type or an encoding that is not supported.
@@ -139,6 +141,8 @@ pub struct Refusal {
     pub reason: Option<TokenFault>,
     /// The field, parameter or header of the request that is at fault, by its name on the wire.
     pub field: Option<Cow<'static, str>>,
+    /// The current message, as JSON: with `conflict` for a change of a message.
+    pub message: Option<Box<str>>,
 }
 
 impl Refusal {
@@ -158,6 +162,7 @@ impl Refusal {
             retry_after,
             reason: None,
             field: None,
+            message: None,
         }
     }
 
@@ -194,6 +199,13 @@ impl Refusal {
     #[must_use]
     pub fn field(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.field = Some(name.into());
+        self
+    }
+
+    /// The same refusal with the current message, as JSON.
+    #[must_use]
+    pub fn message(mut self, json: impl Into<Box<str>>) -> Self {
+        self.message = Some(json.into());
         self
     }
 

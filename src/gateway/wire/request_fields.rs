@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use uuid::Uuid;
+
 use super::fields::Fields;
 use crate::delivery::ReplayFrom;
-use crate::domain::{ClientMsgId, Epoch, Limits, MessageFields, Refusal, RoomId};
+use crate::domain::{ClientMsgId, Code, Epoch, Limits, MessageFields, Refusal, RoomId};
 use crate::features::messaging::HistoryWindow;
 
 /// 2^53 - 1: JavaScript does not represent every larger whole number. No room reaches it.
@@ -64,7 +66,17 @@ pub(crate) fn message_fields(fields: &Fields<'_>) -> Result<MessageFields, Refus
         payload: fields.json("payload")?,
         attachment_urls: fields.texts("attachment_urls")?,
         client_msg_id: fields.id("client_msg_id", ClientMsgId::parse)?,
+        thread: fields.id("thread_id", message_id)?,
     })
+}
+
+/// The id of a message. No message has an id of another form.
+///
+/// # Errors
+/// `not_found`.
+pub(crate) fn message_id(field: &'static str, text: &str) -> Result<Uuid, Refusal> {
+    Uuid::try_parse(text)
+        .map_err(|_| Refusal::new(Code::NotFound, "there is no such message").field(field))
 }
 
 /// The window that `before_seq`, `after_seq`, `around_seq` or none of them selects.
