@@ -10,7 +10,7 @@ use crate::domain::{OnlineStatus, RoomChange, RoomId, UserId, Username};
 /// A topic that a node can subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BusTopic {
-    /// A room's log entries, membership changes and typing notices.
+    /// A room's log entries, membership changes, typing notices and read receipts.
     Room(RoomId),
     /// A user's status changes.
     User(UserId),
@@ -32,6 +32,17 @@ pub struct Typing {
     pub typing: bool,
 }
 
+/// A notice that a user has read a room up to a number. It is sent to current subscribers and not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadReceipt {
+    /// The room.
+    pub room: RoomId,
+    /// The user.
+    pub user: UserId,
+    /// The last number that the user has read.
+    pub last_read_seq: u64,
+}
+
 /// An event that was published to a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BusEvent {
@@ -41,6 +52,8 @@ pub enum BusEvent {
     RoomChanged(RoomId, RoomChange),
     /// A user types in a room.
     Typing(Typing),
+    /// A user has read a room.
+    Receipt(ReadReceipt),
     /// A user went online or offline.
     StatusChanged(OnlineStatus),
     /// Every node must close all connections of this user.
@@ -58,7 +71,7 @@ pub trait BusSink: Send + Sync {
 }
 
 /// Fan-out between nodes. Delivery is at most once, and in order within a topic. An event that is
-/// lost can be read from the log or the changes, except for typing notices and disconnects.
+/// lost can be read from the log or the changes, except for typing notices, receipts and disconnects.
 #[async_trait]
 pub trait Bus: Send + Sync {
     /// Sets the sink. Must be called once, before the first [`subscribe`](Self::subscribe).
@@ -89,6 +102,12 @@ pub trait Bus: Send + Sync {
     /// # Errors
     /// `Unavailable`.
     async fn publish_typing(&self, typing: &Typing) -> Result<()>;
+
+    /// Publishes a read receipt to the room's subscribers. It may be dropped.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn publish_receipt(&self, receipt: &ReadReceipt) -> Result<()>;
 
     /// Publishes to [`BusTopic::Nodes`] that every node must close the user's connections.
     ///

@@ -36,7 +36,7 @@ pub mod record;
 pub mod redis;
 mod unarchived;
 
-pub use bus::{Bus, BusEvent, BusSink, BusTopic, Typing};
+pub use bus::{Bus, BusEvent, BusSink, BusTopic, ReadReceipt, Typing};
 pub use commit::{Commit, OnCommit, PendingCommit};
 pub use hot_log::{
     ArchivedRanges, HotLog, HotState, RestorePoint, RestoreSource, RestoredSend, Unarchived,

@@ -100,6 +100,7 @@ fn topic(event: &BusEvent) -> Option<BusTopic> {
             Some(BusTopic::Room(room.clone()))
         }
         BusEvent::Typing(typing) => Some(BusTopic::Room(typing.room.clone())),
+        BusEvent::Receipt(receipt) => Some(BusTopic::Room(receipt.room.clone())),
         BusEvent::StatusChanged(status) => Some(BusTopic::User(status.user.clone())),
         BusEvent::Disconnect(_) => None,
     }
@@ -236,6 +237,7 @@ impl BusSink for Queues {
         let queue = match &event {
             BusEvent::Message(room, _) | BusEvent::RoomChanged(room, _) => self.queue_of(room),
             BusEvent::Typing(typing) => self.queue_of(&typing.room),
+            BusEvent::Receipt(receipt) => self.queue_of(&receipt.room),
             BusEvent::StatusChanged(status) => self.queue_of(&status.user),
             BusEvent::Disconnect(user) => {
                 if let Some(disconnect) = self.disconnect.get() {

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
-use crate::backplane::{Entry, Typing};
+use crate::backplane::{Entry, ReadReceipt, Typing};
 use crate::domain::{Head, OnlineStatus, RoomChange, RoomId, UserId};
 
 /// The events that outlets receive.
@@ -24,6 +24,8 @@ pub enum Event {
     RoomChanged(RoomId, RoomChange),
     /// A user in the room began or stopped typing.
     Typing(Typing),
+    /// A user in the room has read it up to a number.
+    Receipt(ReadReceipt),
     /// The status of a watched user.
     OnlineStatus {
         /// The status.

@@ -157,6 +157,11 @@ impl Worker {
                     feed.on_typing(typing);
                 }
             }
+            BusEvent::Receipt(receipt) => {
+                if let Some(feed) = self.rooms.get(&receipt.room) {
+                    feed.on_receipt(receipt);
+                }
+            }
             BusEvent::StatusChanged(status) => {
                 if let Some(feed) = self.users.get_mut(&status.user) {
                     feed.on_change(context, status);

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use super::{
     Backplane, BackplaneKind, BackplaneLimits, Bus, BusEvent, BusSink, BusTopic, Counters,
-    Lifecycle, RestoreSource, Result, Typing, is_permanent,
+    Lifecycle, ReadReceipt, RestoreSource, Result, Typing, is_permanent,
 };
 use crate::domain::{OnlineStatus, RoomChange, RoomId, UserId};
 use hot_log::UnarchivedRooms;
@@ -262,6 +262,12 @@ impl Bus for Memory {
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
         let topic = BusTopic::Room(typing.room.clone());
         self.publish(&topic, BusEvent::Typing(typing.clone()));
+        Ok(())
+    }
+
+    async fn publish_receipt(&self, receipt: &ReadReceipt) -> Result<()> {
+        let topic = BusTopic::Room(receipt.room.clone());
+        self.publish(&topic, BusEvent::Receipt(receipt.clone()));
         Ok(())
     }
 

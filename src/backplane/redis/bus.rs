@@ -17,7 +17,7 @@ use super::keys::Partition;
 use super::link::Link;
 use super::subscriber::Subscriber;
 use super::{Node, RedisSettings, frame};
-use crate::backplane::{Bus, BusSink, BusTopic, Result, Typing};
+use crate::backplane::{Bus, BusSink, BusTopic, ReadReceipt, Result, Typing};
 use crate::domain::UserId;
 
 /// The number of checks in a row at which the topics of a moved slot are subscribed again, beginning
@@ -186,6 +186,11 @@ impl Bus for Node {
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
         let topic = BusTopic::Room(typing.room.clone());
         self.publish(&topic, frame::encode_typing(typing)).await
+    }
+
+    async fn publish_receipt(&self, receipt: &ReadReceipt) -> Result<()> {
+        let topic = BusTopic::Room(receipt.room.clone());
+        self.publish(&topic, frame::encode_receipt(receipt)).await
     }
 
     async fn publish_disconnect(&self, user: &UserId) -> Result<()> {

@@ -6,6 +6,7 @@
 //! C<version> <previous> <J|L|R> <total> <length of user>\n<user><name>   a membership change
 //! S<version> <previous> <online> <last seen>\n<name>                a status change
 //! T<typing> <length of user>\n<user><name>                          a typing notice
+//! r<last number that was read>\n<user>                              a read receipt
 //! D\n<user>                                                         close all connections of a user
 //! ```
 //!
@@ -16,7 +17,7 @@
 use bytes::Bytes;
 
 use super::entry_kind;
-use crate::backplane::{BusEvent, BusTopic, Entry, EntryKind, Typing};
+use crate::backplane::{BusEvent, BusTopic, Entry, EntryKind, ReadReceipt, Typing};
 use crate::domain::{ChangeKind, Epoch, OnlineStatus, RoomChange, Timestamp, UserId, Username};
 
 /// Decodes an event that arrived on the topic's channel; `None` if it isn't in a known format.
@@ -54,6 +55,11 @@ pub(super) fn decode(topic: &BusTopic, payload: &Bytes) -> Option<BusEvent> {
                 typing,
             }))
         }
+        (b'r', BusTopic::Room(room)) => Some(BusEvent::Receipt(ReadReceipt {
+            room: room.clone(),
+            user: UserId::trusted(std::str::from_utf8(&payload[body..]).ok()?),
+            last_read_seq: number(words.next())?,
+        })),
         (letter, BusTopic::Room(room)) => {
             let kind = entry_kind::of_frame(letter)?;
             let entry = entry(kind, &mut words, payload.slice(body..))?;
@@ -101,6 +107,11 @@ pub(super) fn encode_typing(typing: &Typing) -> Bytes {
     format!("T{} {}\n{user}{name}", u8::from(typing.typing), user.len()).into()
 }
 
+/// Encodes a read receipt. An older node ignores the letter, as it is no upper-case one.
+pub(super) fn encode_receipt(receipt: &ReadReceipt) -> Bytes {
+    format!("r{}\n{}", receipt.last_read_seq, receipt.user).into()
+}
+
 /// The kind of change for which the scripts write this letter.
 pub(super) fn change_kind(letter: &str) -> Option<ChangeKind> {
     match letter {
@@ -130,6 +141,19 @@ mod tests {
 
     fn lobby() -> BusTopic {
         BusTopic::Room(RoomId::trusted("lobby"))
+    }
+
+    #[test]
+    fn a_receipt_is_decoded_as_it_was_encoded() {
+        let receipt = ReadReceipt {
+            room: RoomId::trusted("lobby"),
+            user: UserId::trusted("ann \u{1f600}"),
+            last_read_seq: 7,
+        };
+        assert_eq!(
+            decode(&lobby(), &encode_receipt(&receipt)),
+            Some(BusEvent::Receipt(receipt))
+        );
     }
 
     #[test]

@@ -54,6 +54,7 @@ fn encode(event: &BusEvent) -> Vec<u8> {
             .into_bytes()
         }
         BusEvent::Typing(typing) => frame::encode_typing(typing).to_vec(),
+        BusEvent::Receipt(receipt) => frame::encode_receipt(receipt).to_vec(),
         BusEvent::Disconnect(user) => frame::encode_disconnect(user).to_vec(),
     }
 }
@@ -68,6 +69,7 @@ fn fuzz_bus() {
         b"S5 4 1 1769853600000\nAnn",
         "T1 7\nann\u{1F980}Ann".as_bytes(),
         b"D\nann",
+        b"r7\nann",
     ];
     let topics = [
         BusTopic::Nodes,

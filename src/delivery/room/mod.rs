@@ -24,7 +24,7 @@ use super::context::Context;
 use super::feed::Subscription;
 use super::requests::JoinRequest;
 use super::{Event, SharedEvent};
-use crate::backplane::{Changes, Joined, Result, Roster, Slice, Typing, Window};
+use crate::backplane::{Changes, Joined, ReadReceipt, Result, Roster, Slice, Typing, Window};
 use crate::domain::{ConnId, Head, RoomChange, RoomId};
 use changes::ChangeCursor;
 use messages::LogCursor;
@@ -202,6 +202,18 @@ impl RoomFeed {
     pub fn on_typing(&self, typing: Typing) {
         let user = typing.user.clone();
         let shared = SharedEvent::new(Event::Typing(typing));
+        for occupant in self.occupants.live() {
+            if *occupant.outlet.user() != user {
+                occupant.outlet.deliver(&shared);
+            }
+        }
+    }
+
+    /// Delivers a read receipt to every live connection of other users. The user's own connections learn of
+    /// the position from the personal feed.
+    pub fn on_receipt(&self, receipt: ReadReceipt) {
+        let user = receipt.user.clone();
+        let shared = SharedEvent::new(Event::Receipt(receipt));
         for occupant in self.occupants.live() {
             if *occupant.outlet.user() != user {
                 occupant.outlet.deliver(&shared);

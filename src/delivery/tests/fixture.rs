@@ -43,6 +43,7 @@ impl Recorder {
             Event::RoomUsers { users, total, .. } => format!("users {}/{total}", users.len()),
             Event::RoomChanged(_, change) => format!("{:?} {}", change.kind, change.user),
             Event::Typing(typing) => format!("typing {}", typing.user),
+            Event::Receipt(receipt) => format!("receipt {}", receipt.user),
             Event::OnlineStatus { status, initial } => {
                 format!("{} {} {initial}", status.user, status.online)
             }
@@ -138,6 +139,13 @@ impl Bus for LossyBus {
     async fn unsubscribe(&self, topic: &BusTopic) {
         self.inner.unsubscribe(topic).await;
     }
+    async fn publish_receipt(
+        &self,
+        receipt: &crate::backplane::ReadReceipt,
+    ) -> crate::backplane::Result<()> {
+        self.inner.publish_receipt(receipt).await
+    }
+
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
         self.inner.publish_typing(typing).await
     }

@@ -61,6 +61,13 @@ impl Bus for Unreachable {
     async fn unsubscribe(&self, topic: &BusTopic) {
         self.0.unsubscribe(topic).await;
     }
+    async fn publish_receipt(
+        &self,
+        receipt: &crate::backplane::ReadReceipt,
+    ) -> crate::backplane::Result<()> {
+        self.0.publish_receipt(receipt).await
+    }
+
     async fn publish_typing(&self, typing: &Typing) -> Result<()> {
         self.0.publish_typing(typing).await
     }

@@ -101,6 +101,13 @@ mod tests {
         async fn unsubscribe(&self, topic: &BusTopic) {
             self.inner.unsubscribe(topic).await;
         }
+        async fn publish_receipt(
+            &self,
+            receipt: &crate::backplane::ReadReceipt,
+        ) -> crate::backplane::Result<()> {
+            self.inner.publish_receipt(receipt).await
+        }
+
         async fn publish_typing(&self, typing: &Typing) -> Result<()> {
             self.inner.publish_typing(typing).await
         }

@@ -43,6 +43,7 @@ impl BroadcastFrame {
             Event::RoomUsers { .. }
             | Event::RoomChanged(..)
             | Event::Typing(_)
+            | Event::Receipt(_)
             | Event::OnlineStatus { .. } => None,
         })
     }

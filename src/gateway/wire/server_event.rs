@@ -35,6 +35,20 @@ server_events! {
     Exception = "exception";
     /// A message.
     Message = "message";
+    /// A message was edited.
+    MessageEdited = "message_edited";
+    /// A message was deleted.
+    MessageDeleted = "message_deleted";
+    /// The reactions to a message have changed.
+    ReactionsChanged = "reactions_changed";
+    /// A message was pinned to its room.
+    MessagePinned = "message_pinned";
+    /// A message is no longer pinned.
+    MessageUnpinned = "message_unpinned";
+    /// A user in a room has read it.
+    ReadReceipt = "read_receipt";
+    /// The user's own position in a room, in the personal feed.
+    Read = "read";
     /// A room's occupants.
     RoomUsers = "room_users";
     /// A user came into a room.
@@ -75,6 +89,13 @@ struct UserTyping<'a> {
     user_id: &'a str,
     username: &'a str,
     is_typing: bool,
+}
+
+#[derive(Serialize)]
+struct Receipt<'a> {
+    room_id: &'a str,
+    user_id: &'a str,
+    last_read_seq: u64,
 }
 
 #[derive(Serialize)]
@@ -224,6 +245,14 @@ pub fn encode_event(envelope: Envelope, event: &Event) -> String {
             };
             envelope.encode(ServerEvent::UserTyping, &payload)
         }
+        Event::Receipt(receipt) => {
+            let payload = Receipt {
+                room_id: receipt.room.as_str(),
+                user_id: receipt.user.as_str(),
+                last_read_seq: receipt.last_read_seq,
+            };
+            envelope.encode(ServerEvent::ReadReceipt, &payload)
+        }
         Event::OnlineStatus { status, initial } => {
             let event = if status.online {
                 ServerEvent::UserOnline
@@ -256,7 +285,7 @@ pub fn encode_event(envelope: Envelope, event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::Typing;
+    use crate::delivery::{ReadReceipt, Typing};
     use crate::domain::{
         Epoch, Head, OnlineStatus, RoomChange, RoomId, Timestamp, UserId, Username,
     };
@@ -317,6 +346,14 @@ mod tests {
                     typing: false,
                 }),
                 r#"2["user_typing",{"room_id":"lobby","user_id":"ann","username":"Ann \"A\"","is_typing":false}]"#,
+            ),
+            (
+                Event::Receipt(ReadReceipt {
+                    room: room.clone(),
+                    user: user.clone(),
+                    last_read_seq: 7,
+                }),
+                r#"2["read_receipt",{"room_id":"lobby","user_id":"ann","last_read_seq":7}]"#,
             ),
             (
                 Event::OnlineStatus {
