@@ -15,7 +15,7 @@ use super::claims::Claims;
 use super::jwks::Jwks;
 use super::keys::{Algorithm, Key, KeyError, KeySet, KeySource, Lookup};
 use crate::domain::policy::RoomScope;
-use crate::domain::{Refusal, TokenFault, UserId, Username};
+use crate::domain::{Refusal, TokenFault, TokenScope, UserId, Username};
 
 /// The longest token that is parsed, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8192;
@@ -36,6 +36,15 @@ pub struct Identity {
     /// When the identity expires, in seconds since 1970 (`exp` plus the leeway). `None` in open
     /// mode.
     pub expires_at: Option<u64>,
+}
+
+impl Identity {
+    /// Whether the identity has the rights of an admin: by its role, unless the scopes of a bot's token
+    /// exclude them.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.roles.iter().any(|role| role == "admin") && self.scope.allows(TokenScope::Admin)
+    }
 }
 
 /// The rules for tokens, besides a valid signature.

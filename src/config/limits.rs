@@ -49,6 +49,12 @@ const ROOM_EVENTS_LIMIT: Key = Key {
               number of members once a second.",
     ..Key::PLAIN
 };
+const RECEIPTS_LIMIT: Key = Key {
+    name: "RECEIPTS_LIMIT",
+    default: KeyDefault::Value("100"),
+    summary: "Rooms with more members than this send no `read_receipt`. 0: none does.",
+    ..Key::PLAIN
+};
 
 pub(super) const SECTION: Section = Section {
     title: "Messages and rooms",
@@ -60,6 +66,7 @@ pub(super) const SECTION: Section = Section {
         &MAX_ROOMS_PER_SOCKET,
         &MAX_STATUS_SUBSCRIPTIONS,
         &ROOM_EVENTS_LIMIT,
+        &RECEIPTS_LIMIT,
     ],
 };
 
@@ -71,6 +78,7 @@ pub(super) struct Sizes {
     rooms_per_socket: usize,
     status_subscriptions: usize,
     room_events: u64,
+    receipts: u64,
 }
 
 impl Sizes {
@@ -85,6 +93,7 @@ impl Sizes {
             user: rates.user,
             refusals: rates.max_refusals,
             room_events: self.room_events,
+            receipts: self.receipts,
             auth_timeout,
         }
     }
@@ -98,5 +107,6 @@ pub(super) fn parse(values: &mut Values) -> Result<Sizes, ConfigError> {
         rooms_per_socket: values.required(&MAX_ROOMS_PER_SOCKET, number(1, u64::MAX))?,
         status_subscriptions: values.required(&MAX_STATUS_SUBSCRIPTIONS, number(0, u64::MAX))?,
         room_events: values.required(&ROOM_EVENTS_LIMIT, number(0, u64::MAX))?,
+        receipts: values.required(&RECEIPTS_LIMIT, number(0, u64::MAX))?,
     })
 }

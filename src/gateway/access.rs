@@ -97,8 +97,7 @@ impl Access {
         Ok(AccountCaller {
             user,
             session: identity.session.ok_or_else(no_account)?,
-            is_admin: identity.roles.iter().any(|role| role == "admin")
-                && identity.scope.allows(TokenScope::Admin),
+            is_admin: identity.is_admin(),
             bot: match identity.scope {
                 RoomScope::Scoped(scopes) => Some(scopes),
                 RoomScope::Everywhere | RoomScope::Only(_) => None,

@@ -59,8 +59,8 @@ pub use transfer::{
     ArchiveIdentity, ArchiveTransfer, DirectoryRow, DirectoryTransfer, Orphans, RoomState, RunEnd,
 };
 pub use users::{
-    AddressNotice, AuditEntry, PasswordChange, ProfileChange, ProfileOutcome, UserChange,
-    UserOutcome, UserQuery, UserStore,
+    AddressNotice, AuditEntry, MAX_NAMES, PasswordChange, ProfileChange, ProfileOutcome,
+    UserChange, UserOutcome, UserQuery, UserStore,
 };
 
 /// Everything that is stored about users.

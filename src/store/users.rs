@@ -115,6 +115,9 @@ pub struct AuditEntry {
     pub details: String,
 }
 
+/// The most names of one call of [`UserStore::users_named`].
+pub const MAX_NAMES: usize = 50;
+
 /// Users as others see and administer them. Each action of an admin is in the audit log, by the same
 /// transaction.
 #[async_trait]
@@ -130,6 +133,13 @@ pub trait UserStore: Send + Sync {
     /// # Errors
     /// `Unavailable`.
     async fn users(&self, query: &UserQuery) -> Result<Vec<Account>>;
+
+    /// The accounts that have these lower-case names, at most [`MAX_NAMES`], and may be used. One
+    /// statement.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn users_named(&self, names: &[String]) -> Result<Vec<Uuid>>;
 
     /// Changes a user's own account. A change of the address ends the one-time tokens that were mailed to
     /// the former one, and adds the notice to it, if there is to be one, to the outbox, in the same

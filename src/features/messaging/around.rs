@@ -1,6 +1,6 @@
 //! Reading the messages around one of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{HistoryPage, HistoryWindow, Messaging};
 use crate::backplane::{Entry, Window};
@@ -47,6 +47,7 @@ impl Messaging {
                 has_more_after: Some(newer.has_more || newest.is_some_and(|newest| newest > last)),
                 entries,
                 head,
+                states: BTreeMap::new(),
             });
         }
     }

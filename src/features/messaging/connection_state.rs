@@ -7,7 +7,7 @@ use ahash::{HashMap, HashSet};
 
 use crate::delivery::Outlet;
 use crate::domain::policy::{
-    self, Joining, Listening, Permit, Reading, Relation, RoomScope, Sending,
+    self, Deleting, Joining, Listening, Permit, Reading, Relation, RoomScope, Sending,
 };
 use crate::domain::{
     Code, ConnId, Membership, Refusal, RoomId, RoomKind, TokenScope, UserId, Username,
@@ -27,6 +27,8 @@ pub struct AuthenticatedUser {
     pub scope: RoomScope,
     /// Whether the user is an account of this server, by its token. Only accounts have chats.
     pub has_account: bool,
+    /// Whether the user has the rights of an admin.
+    pub is_admin: bool,
     /// The connection's outgoing side.
     pub outlet: Arc<dyn Outlet>,
 }
@@ -42,6 +44,8 @@ pub struct NewUser {
     pub scope: RoomScope,
     /// Whether the user is an account of this server.
     pub has_account: bool,
+    /// Whether the user has the rights of an admin.
+    pub is_admin: bool,
 }
 
 /// Whether a connection is in a room, as far as this node knows.
@@ -144,8 +148,26 @@ impl ConnectionState {
         room: &RoomId,
         member: Option<Membership>,
     ) -> Result<Permit<Sending>, Refusal> {
-        let scope = &self.authenticated()?.scope;
-        policy::may_send(scope, self.relation(room), room, member)
+        let user = self.authenticated()?;
+        let permit = policy::may_send(&user.scope, self.relation(room), room, member)?;
+        Ok(permit.of_admin(user.is_admin))
+    }
+
+    /// A permit to delete messages of the room.
+    ///
+    /// # Errors
+    /// `unauthorized`, `forbidden`, `not_in_room`.
+    pub fn may_delete(
+        &self,
+        room: &RoomId,
+        member: Option<Membership>,
+    ) -> Result<Permit<Deleting>, Refusal> {
+        let user = self.authenticated()?;
+        let relation = match self.relation(room) {
+            Relation::Occupant if user.is_admin => Relation::Service,
+            relation => relation,
+        };
+        policy::may_delete(&user.scope, relation, room, member)
     }
 
     /// A permit to receive broadcasts.
@@ -193,6 +215,7 @@ impl ConnectionState {
             username: new.username,
             scope: new.scope,
             has_account: new.has_account,
+            is_admin: new.is_admin,
             outlet,
         });
     }

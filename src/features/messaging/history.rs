@@ -1,9 +1,13 @@
 //! Reading the messages of a room's log.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use super::Messaging;
-use crate::backplane::{Entry, EntryKind, Window};
+use crate::backplane::{Entry, Window};
 use crate::domain::policy::{Permit, Reading};
-use crate::domain::{Head, LogSpan, Refusal};
+use crate::domain::{Head, LogSpan, Refusal, RoomId};
+use crate::features::messages::{MessageState, is_listed};
 
 /// The part of the log to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +48,12 @@ pub struct HistoryPage {
     pub has_more_after: Option<bool>,
     /// The log's end at that moment.
     pub head: Head,
+    /// The state of messages that have any, by their `seq`: with [`Messaging::history`] only.
+    pub states: BTreeMap<u64, MessageState>,
 }
 
+/// The longest wait for the state of a page's messages.
+const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of entries to read at a time, at least, behind a page without messages.
 const SKIP_PAGE: usize = 128;
 /// The most pages that one call of [`Messaging::messages`] reads.
@@ -63,6 +71,44 @@ pub(super) struct MessagesRead {
 }
 
 impl Messaging {
+    /// Reads messages of a room as [`read`](Self::read), with their state. While the database is away the page
+    /// comes without.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub async fn history(
+        &self,
+        permit: &Permit<Reading>,
+        window: HistoryWindow,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<HistoryPage, Refusal> {
+        let mut page = self.read(permit, window, limit, max_bytes).await?;
+        page.states = self.states_of(permit.room(), &page.entries).await;
+        Ok(page)
+    }
+
+    async fn states_of(&self, room: &RoomId, entries: &[Entry]) -> BTreeMap<u64, MessageState> {
+        let nothing = BTreeMap::new();
+        let (Some(messages), Some(first), Some(last)) =
+            (&self.messages, entries.first(), entries.last())
+        else {
+            return nothing;
+        };
+        if self.archive_status().is_some_and(|status| !status.is_up) {
+            return nothing;
+        }
+        let states = messages.store.states(room, first.seq..=last.seq);
+        match tokio::time::timeout(STATE_TIMEOUT, states).await {
+            Ok(Ok(states)) => states.into_iter().collect(),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a page of messages comes without their state");
+                nothing
+            }
+            Err(_) => nothing,
+        }
+    }
+
     /// Reads messages of a room: at most `limit`, and fewer when their records exceed `max_bytes`.
     ///
     /// # Errors
@@ -94,6 +140,7 @@ impl Messaging {
             next: read.position.filter(|_| read.has_more).map(next),
             has_more_after: None,
             head: read.span.head,
+            states: BTreeMap::new(),
         })
     }
 
@@ -143,7 +190,7 @@ impl Messaging {
             Window::After(_) => seq < span.head.seq,
             Window::Before(_) | Window::Newest => seq > hidden + 1 && span.has_before(seq),
         });
-        entries.retain(|entry| entry.kind == EntryKind::Message && entry.seq > hidden);
+        entries.retain(|entry| is_listed(entry) && entry.seq > hidden);
         Ok(MessagesRead {
             entries,
             has_more,
@@ -186,7 +233,7 @@ mod tests {
 
     use super::*;
     use crate::backplane::{
-        Appended, Backplane, BackplaneLimits, NewChange, Result, RoomLog, Slice, memory,
+        Appended, Backplane, BackplaneLimits, EntryKind, NewChange, Result, RoomLog, Slice, memory,
     };
     use crate::delivery::{Delivery, DeliverySettings};
     use crate::domain::policy::{self, Relation, RoomScope};

@@ -23,11 +23,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::backplane::{Backplane, BackplaneError};
+use crate::backplane::{Backplane, BackplaneError, ReadReceipt, RoomLog};
 use crate::delivery::{ChatFeed, Delivery};
 use crate::domain::policy::Action;
 use crate::domain::{Code, Limits, Membership, Refusal, RoomId, UserId};
 use crate::features::chats::Memberships;
+use crate::features::messages::MessageParts;
 use crate::telemetry::meter::{Counter, Histogram};
 
 pub use crate::backplane::{Appended, ArchiveStatus, Commit, OccupantPage};
@@ -68,6 +69,7 @@ pub struct Messaging {
     limits: Limits,
     authorization_hook: Option<Box<dyn AuthorizationHook>>,
     memberships: Option<Arc<Memberships>>,
+    messages: Option<Arc<MessageParts>>,
     user_rates: Arc<UserRateLimiter>,
     counters: MessagingCounters,
 }
@@ -111,6 +113,7 @@ impl Messaging {
             limits,
             authorization_hook: None,
             memberships: None,
+            messages: None,
             user_rates,
             counters: MessagingCounters::default(),
         }
@@ -128,6 +131,43 @@ impl Messaging {
     pub fn with_memberships(mut self, memberships: Arc<Memberships>) -> Self {
         self.memberships = Some(memberships);
         self
+    }
+
+    /// Has messages that change. Without, there are no threads and no mentions.
+    #[must_use]
+    pub fn with_messages(mut self, messages: Arc<MessageParts>) -> Self {
+        self.messages = Some(messages);
+        self
+    }
+
+    /// The rooms' logs.
+    pub(in crate::features) fn log(&self) -> &dyn RoomLog {
+        &*self.backplane.log
+    }
+
+    /// Asks the authorization hook whether the user may send to the room.
+    ///
+    /// # Errors
+    /// `forbidden`, `unavailable`.
+    pub(in crate::features) async fn authorize_sending(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+    ) -> Result<(), Refusal> {
+        self.ready()?;
+        self.authorize(Action::Send, user, room).await
+    }
+
+    /// Publishes a read receipt to the occupants of its room.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub(in crate::features) async fn publish_receipt(
+        &self,
+        receipt: &ReadReceipt,
+    ) -> Result<(), Refusal> {
+        self.ready()?;
+        Ok(self.backplane.bus.publish_receipt(receipt).await?)
     }
 
     /// The rights of a connection's user in the room's chat. `None` without any, and for other

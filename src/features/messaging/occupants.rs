@@ -23,6 +23,12 @@ impl Messaging {
             .await?)
     }
 
+    /// The number of a room's occupants.
+    pub(in crate::features) async fn occupant_count(&self, room: &RoomId) -> Result<u64, Refusal> {
+        self.ready()?;
+        Ok(self.backplane.presence.members(room, None, 1).await?.total)
+    }
+
     /// Returns whether the user is in the room now.
     ///
     /// # Errors

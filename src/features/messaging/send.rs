@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::{Appended, Commit, ConnectionState, Messaging};
 use crate::domain::policy::{Action, Permit, Sending};
-use crate::domain::{MessageFields, NewMessage, Refusal, RoomId, UserId, Username};
+use crate::domain::{MessageFields, NewMessage, Refusal, RoomId, RoomKind, UserId, Username};
+use crate::features::messages::{Mentions, not_configured};
 
 impl Messaging {
     /// Sends a message in the name of the connection's user. Returns as soon as the message has its
@@ -51,7 +52,15 @@ impl Messaging {
         username: Username,
         fields: MessageFields,
     ) -> Result<(Appended, Commit), Refusal> {
-        let message = NewMessage::new(permit.into_room(), user, username, fields, &self.limits)?;
+        let has_thread = fields.thread.is_some();
+        let mut mentions = Vec::new();
+        if has_thread || (self.messages.is_some() && Mentions::are_possible(&fields.content)) {
+            // From the heap: most messages need neither.
+            mentions = Box::pin(self.check_references(&permit, &user, &fields)).await?;
+        }
+        let room = permit.into_room();
+        let mut message = NewMessage::new(room, user, username, fields, &self.limits)?;
+        message.mentions = mentions;
         if self.backplane.bus.is_lossless() {
             self.delivery.wait_for_capacity(&message.room).await;
         }
@@ -66,6 +75,27 @@ impl Messaging {
             self.counters.sent.add(1);
         }
         Ok((appended, commit))
+    }
+
+    /// Checks the thread that a message names, and finds the users that it mentions.
+    ///
+    /// # Errors
+    /// `bad_request`, `not_found`, `message_deleted`, `not_configured`, `unavailable`.
+    async fn check_references(
+        &self,
+        permit: &Permit<Sending>,
+        user: &UserId,
+        fields: &MessageFields,
+    ) -> Result<Vec<UserId>, Refusal> {
+        let messages = self.messages.as_ref().ok_or_else(not_configured)?;
+        self.ready()?;
+        if let Some(root) = fields.thread {
+            self.check_root(&*messages.store, permit, root).await?;
+        }
+        if !Mentions::are_possible(&fields.content) || permit.room().kind() == RoomKind::Broadcast {
+            return Ok(Vec::new());
+        }
+        messages.mentions.of(permit, user, &fields.content).await
     }
 
     /// Returns when every event of the room that had arrived before the call has been offered to

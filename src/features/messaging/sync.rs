@@ -155,7 +155,7 @@ impl Messaging {
         user: AuthenticatedUser,
         from: ReplayFrom,
     ) -> Result<(JoinOutcome, ReplayEnd), NotEntered> {
-        let (outlet, name) = (user.outlet, Some(user.username));
+        let (outlet, name, user) = (user.outlet, Some(user.username), user.user);
         let attached = self
             .delivery
             .join_behind(gate, room.clone(), outlet, name, from)
@@ -164,6 +164,9 @@ impl Messaging {
         self.check_still_member(connection, room, &outcome)
             .await
             .map_err(NotEntered::NoMember)?;
+        if let Some(messages) = &self.messages {
+            messages.first_joins.record(&user, room, outcome.head.seq);
+        }
         Ok((outcome, replay_end))
     }
 }

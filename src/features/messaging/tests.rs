@@ -83,6 +83,7 @@ impl Scene {
             username: Username::from(&user),
             scope: RoomScope::Everywhere,
             has_account: true,
+            is_admin: false,
         };
         messaging.authenticate(&mut connection, new).await.unwrap();
         let scene = Self {

@@ -60,6 +60,7 @@ impl Connection {
             username: identity.username.clone(),
             scope: identity.scope.clone(),
             has_account: identity.session.is_some(),
+            is_admin: identity.is_admin(),
         };
         let authenticated = messaging.authenticate(state, new).await;
         let rooms_left = match authenticated {

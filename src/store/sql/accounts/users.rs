@@ -9,9 +9,9 @@ use crate::domain::{Account, Actor};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::store::SqlStore;
-use crate::store::sql::value::args;
+use crate::store::sql::value::{Arg, args};
 use crate::store::{
-    AddressNotice, AnnounceEnd, AuditEntry, CreateOutcome, Credential, NewAccount, Once,
+    AddressNotice, AnnounceEnd, AuditEntry, CreateOutcome, Credential, MAX_NAMES, NewAccount, Once,
     PasswordChange, ProfileChange, ProfileOutcome, Result, StoreError, UserChange, UserOutcome,
     UserQuery, UserStore,
 };
@@ -39,6 +39,29 @@ impl UserStore for SqlStore {
         let found: Vec<AccountRow> = self.db().all(template, values).await?;
         let accounts = found.into_iter().map(|row| Ok(credential(row)?.account));
         accounts.collect()
+    }
+
+    async fn users_named(&self, names: &[String]) -> Result<Vec<Uuid>> {
+        const FIND: &str = "SELECT id FROM hubbub_users WHERE deleted_at IS NULL \
+            AND disabled_at IS NULL AND username_key IN ({list})";
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<Arg> = names
+            .iter()
+            .take(MAX_NAMES)
+            .cloned()
+            .map(Arg::from)
+            .collect();
+        let (text, names) = self.db().dialect().with_list(FIND, names);
+        let found: Vec<(Uuid,)> = self
+            .db()
+            .read(move |conn| {
+                let names = names.clone();
+                Box::pin(async move { conn.all_of_text(text, names).await })
+            })
+            .await?;
+        Ok(found.into_iter().map(|(id,)| id).collect())
     }
 
     async fn change_profile(

@@ -1,0 +1,196 @@
+//! The new record of an edited message.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Messages;
+use crate::domain::policy::{Permit, Sending};
+use crate::domain::{Code, Limits, MessageBody, Refusal, UserId};
+use crate::store::{EditRecord, MessageRef};
+
+/// A new value of an optional field.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Replacement<T> {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// The field is removed.
+    Clear,
+    /// The field gets this value.
+    Set(T),
+}
+
+impl<T> Replacement<T> {
+    fn apply(&self, field: &mut Option<T>)
+    where
+        T: Clone,
+    {
+        match self {
+            Self::Keep => {}
+            Self::Clear => *field = None,
+            Self::Set(value) => *field = Some(value.clone()),
+        }
+    }
+}
+
+/// The fields of an edit. What is not given stays.
+#[derive(Debug, Clone, Default)]
+pub struct EditFields {
+    /// The text.
+    pub content: Option<String>,
+    /// The heading.
+    pub title: Replacement<String>,
+    /// JSON text, already known to be well-formed and within the depth limit.
+    pub payload: Replacement<Box<str>>,
+    /// URLs of attachments.
+    pub attachment_urls: Option<Vec<String>>,
+}
+
+/// The record of a message, in the order of its fields.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredRecord {
+    id: Box<RawValue>,
+    room_id: Box<RawValue>,
+    user_id: Box<RawValue>,
+    username: Box<RawValue>,
+    content: String,
+    r#type: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload: Option<Box<RawValue>>,
+    #[serde(default)]
+    attachment_urls: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_msg_id: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) thread_id: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) mentions: Vec<String>,
+}
+
+impl EditFields {
+    /// The function that makes the new record from the present one.
+    pub(super) fn into_edit(self, mentions: Vec<UserId>, limits: Limits) -> EditRecord {
+        Arc::new(move |record| self.edited(record, &mentions, &limits))
+    }
+
+    fn edited(
+        &self,
+        record: &[u8],
+        mentions: &[UserId],
+        limits: &Limits,
+    ) -> Result<Bytes, Refusal> {
+        let mut record: StoredRecord = serde_json::from_slice(record).map_err(damaged)?;
+        if let Some(content) = &self.content {
+            record.content.clone_from(content);
+            record.mentions = mentions
+                .iter()
+                .map(|user| user.as_str().to_owned())
+                .collect();
+        }
+        self.title.apply(&mut record.title);
+        match &self.payload {
+            Replacement::Keep => {}
+            Replacement::Clear => record.payload = None,
+            Replacement::Set(json) => {
+                let json = RawValue::from_string(json.clone().into()).map_err(damaged)?;
+                record.payload = Some(json);
+            }
+        }
+        if let Some(urls) = &self.attachment_urls {
+            record.attachment_urls.clone_from(urls);
+        }
+        MessageBody {
+            content: &record.content,
+            title: record.title.as_deref(),
+            payload: record.payload.as_deref().map(RawValue::get),
+            attachment_urls: &record.attachment_urls,
+        }
+        .check(limits)?;
+        serde_json::to_vec(&record)
+            .map(Bytes::from)
+            .map_err(damaged)
+    }
+}
+
+fn damaged(error: serde_json::Error) -> Refusal {
+    tracing::error!(%error, "the record of a message can't be edited");
+    Refusal::new(Code::Internal, "the stored message cannot be read")
+}
+
+impl Messages {
+    /// The users that the message will mention after the edit.
+    pub(super) async fn mentions_of_edit(
+        &self,
+        permit: &Permit<Sending>,
+        user: &UserId,
+        message: &MessageRef,
+        fields: &EditFields,
+    ) -> Result<Vec<UserId>, Refusal> {
+        if let Some(content) = &fields.content {
+            let mentions = &self.parts.mentions;
+            return mentions.of(permit, user, content).await;
+        }
+        let found = self.find(message, permit.hidden_seq()).await?;
+        if found.record.is_empty() {
+            return Ok(Vec::new());
+        }
+        let record: StoredRecord = serde_json::from_slice(&found.record).map_err(damaged)?;
+        Ok(record
+            .mentions
+            .iter()
+            .map(|user| UserId::trusted(user))
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{"id":"1","room_id":"r","user_id":"ann","username":"Ann","content":"old","type":"text","title":"t","payload":{"a":1.0},"attachment_urls":[],"client_msg_id":"c","thread_id":"2","mentions":["bob"]}"#;
+
+    fn edited(fields: EditFields, mentions: &[&str]) -> Result<String, Refusal> {
+        let mentions: Vec<UserId> = mentions.iter().map(|user| UserId::trusted(user)).collect();
+        let record = fields.into_edit(mentions, Limits::default())(RECORD.as_bytes())?;
+        Ok(String::from_utf8(record.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn fields_that_are_not_given_stay_byte_for_byte() {
+        assert_eq!(edited(EditFields::default(), &[]).unwrap(), RECORD);
+    }
+
+    #[test]
+    fn a_new_content_replaces_the_mentions() {
+        let fields = EditFields {
+            content: Some("new".to_owned()),
+            title: Replacement::Clear,
+            payload: Replacement::Set("[2]".into()),
+            attachment_urls: Some(vec!["https://a.example/b".to_owned()]),
+        };
+        let expected = r#"{"id":"1","room_id":"r","user_id":"ann","username":"Ann","content":"new","type":"text","payload":[2],"attachment_urls":["https://a.example/b"],"client_msg_id":"c","thread_id":"2","mentions":["eve"]}"#;
+        assert_eq!(edited(fields, &["eve"]).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_edit_keeps_the_rules_of_sending() {
+        let empty = |payload| EditFields {
+            content: Some(String::new()),
+            payload,
+            ..EditFields::default()
+        };
+        assert!(edited(empty(Replacement::Keep), &[]).is_ok());
+        let refused = edited(empty(Replacement::Clear), &[]).unwrap_err();
+        assert_eq!(refused.code, Code::BadRequest);
+        let long = EditFields {
+            title: Replacement::Set("x".repeat(257)),
+            ..EditFields::default()
+        };
+        assert_eq!(edited(long, &[]).unwrap_err().code, Code::TooLarge);
+    }
+}
