@@ -25,7 +25,7 @@ pub(super) struct Step {
 
 macro_rules! steps {
     ($folder:literal) => {
-        steps!($folder: "0001_rooms", "0002_entries", "0003_retention_runs", "0004_accounts", "0005_outbox", "0006_account_administration", "0007_chats", "0008_account_tokens", "0009_idempotency")
+        steps!($folder: "0001_rooms", "0002_entries", "0003_retention_runs", "0004_accounts", "0005_outbox", "0006_account_administration", "0007_chats", "0008_account_tokens", "0009_idempotency", "0010_messages")
     };
     ($folder:literal: $($name:literal),*) => {
         &[$(Step {

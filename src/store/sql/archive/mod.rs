@@ -39,7 +39,15 @@ use crate::store::{
 };
 
 /// Every table with data of messages, by the columns `room_no` and `seq`. Retention deletes from all.
-pub const MESSAGE_TABLES: &[&str] = &["hubbub_entries"];
+pub const MESSAGE_TABLES: &[&str] = &[
+    "hubbub_entries",
+    "hubbub_messages",
+    "hubbub_message_changes",
+    "hubbub_reactions",
+    "hubbub_pins",
+    "hubbub_replies",
+    "hubbub_mentions",
+];
 
 #[async_trait]
 impl ArchiveStore for SqlStore {

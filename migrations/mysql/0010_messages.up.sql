@@ -1,0 +1,114 @@
+-- Messages that were changed. revision: of the last change. version: the seq of the last edit or deletion
+-- that is published, NULL without one. edited_at: its time. deleted_thread: of a deleted reply, the id of the
+-- root. reactions: a JSON array, as announced last, at reactions_seq. reactions_due_at: when they may be announced
+-- next. pinned_seq: of the last announcement of the pin or its removal.
+CREATE TABLE IF NOT EXISTS hubbub_messages (
+    room_no INT NOT NULL,
+    seq BIGINT NOT NULL,
+    revision BIGINT NOT NULL DEFAULT 0,
+    version BIGINT,
+    edited_at BIGINT,
+    deleted_by VARBINARY(128),
+    deleted_thread VARBINARY(36),
+    reactions MEDIUMBLOB,
+    reactions_seq BIGINT,
+    reactions_due_at BIGINT NOT NULL DEFAULT 0,
+    pinned_seq BIGINT,
+    PRIMARY KEY (room_no, seq)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Edits, deletions, pins and removed pins. kind: 1 edited, 2 deleted, 4 pinned, 5 unpinned. at: when it was
+-- made, then when it was published. change_seq: of the announcement, NULL before it. outbox_id: the row that
+-- announces it. form, record: of an edit, the content before it, as in hubbub_entries; empty otherwise, and once the
+-- message is deleted.
+CREATE TABLE IF NOT EXISTS hubbub_message_changes (
+    room_no INT NOT NULL,
+    seq BIGINT NOT NULL,
+    revision BIGINT NOT NULL,
+    kind SMALLINT NOT NULL,
+    form SMALLINT NOT NULL,
+    at BIGINT NOT NULL,
+    change_seq BIGINT,
+    outbox_id BIGINT NOT NULL,
+    user_id VARBINARY(128) NOT NULL,
+    record MEDIUMBLOB NOT NULL,
+    PRIMARY KEY (room_no, seq, revision)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS hubbub_reactions (
+    room_no INT NOT NULL,
+    seq BIGINT NOT NULL,
+    emoji VARBINARY(64) NOT NULL,
+    user_id VARBINARY(128) NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (room_no, seq, emoji, user_id)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+CREATE TABLE IF NOT EXISTS hubbub_pins (
+    room_no INT NOT NULL,
+    seq BIGINT NOT NULL,
+    user_id VARBINARY(128) NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (room_no, seq)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Replies that are not deleted. root_seq, root_user_id: the root of the thread and its author; 0 and empty if
+-- the archive does not have the root.
+CREATE TABLE IF NOT EXISTS hubbub_replies (
+    room_no INT NOT NULL,
+    root_seq BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    user_id VARBINARY(128) NOT NULL,
+    root_user_id VARBINARY(128) NOT NULL,
+    PRIMARY KEY (room_no, root_seq, seq),
+    KEY hubbub_replies_seq (room_no, seq),
+    KEY hubbub_replies_user (user_id, room_no, root_seq),
+    KEY hubbub_replies_root_user (root_user_id, room_no, root_seq)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Users that messages mention which are not deleted. user_id: '@channel' for all members. author_id: of the
+-- message.
+CREATE TABLE IF NOT EXISTS hubbub_mentions (
+    room_no INT NOT NULL,
+    seq BIGINT NOT NULL,
+    user_id VARBINARY(128) NOT NULL,
+    author_id VARBINARY(128) NOT NULL,
+    PRIMARY KEY (user_id, room_no, seq),
+    KEY hubbub_mentions_seq (room_no, seq)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- How far users have read rooms.
+CREATE TABLE IF NOT EXISTS hubbub_positions (
+    room_no INT NOT NULL,
+    read_seq BIGINT NOT NULL,
+    user_id VARBINARY(128) NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (user_id, room_no),
+    KEY hubbub_positions_seq (room_no, read_seq)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- How far users have read threads.
+CREATE TABLE IF NOT EXISTS hubbub_thread_positions (
+    room_no INT NOT NULL,
+    root_seq BIGINT NOT NULL,
+    read_seq BIGINT NOT NULL,
+    user_id VARBINARY(128) NOT NULL,
+    PRIMARY KEY (user_id, room_no, root_seq),
+    KEY hubbub_thread_positions_root (room_no, root_seq)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- The number up to which hubbub_unread_blocks has the messages of a room.
+CREATE TABLE IF NOT EXISTS hubbub_unread_rooms (
+    room_no INT NOT NULL PRIMARY KEY,
+    projected_seq BIGINT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Messages of blocks of numbers that count as unread: neither deleted nor replies. live: all of them. authors:
+-- how many of them each author has.
+CREATE TABLE IF NOT EXISTS hubbub_unread_blocks (
+    room_no INT NOT NULL,
+    block BIGINT NOT NULL,
+    live BIGINT NOT NULL,
+    authors MEDIUMBLOB NOT NULL,
+    PRIMARY KEY (room_no, block)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

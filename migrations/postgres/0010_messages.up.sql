@@ -1,0 +1,120 @@
+-- Messages that were changed. revision: of the last change. version: the seq of the last edit or deletion
+-- that is published, NULL without one. edited_at: its time. deleted_thread: of a deleted reply, the id of the
+-- root. reactions: a JSON array, as announced last, at reactions_seq. reactions_due_at: when they may be announced
+-- next. pinned_seq: of the last announcement of the pin or its removal.
+CREATE TABLE IF NOT EXISTS hubbub_messages (
+    room_no INT NOT NULL,
+    seq BIGINT NOT NULL,
+    revision BIGINT NOT NULL DEFAULT 0,
+    version BIGINT,
+    edited_at BIGINT,
+    deleted_by TEXT COLLATE "C",
+    deleted_thread TEXT COLLATE "C",
+    reactions TEXT COLLATE "C",
+    reactions_seq BIGINT,
+    reactions_due_at BIGINT NOT NULL DEFAULT 0,
+    pinned_seq BIGINT,
+    PRIMARY KEY (room_no, seq)
+);
+
+-- Edits, deletions, pins and removed pins. kind: 1 edited, 2 deleted, 4 pinned, 5 unpinned. at: when it was
+-- made, then when it was published. change_seq: of the announcement, NULL before it. outbox_id: the row that
+-- announces it. form, record: of an edit, the content before it, as in hubbub_entries; empty otherwise, and once the
+-- message is deleted.
+CREATE TABLE IF NOT EXISTS hubbub_message_changes (
+    room_no INT NOT NULL,
+    seq BIGINT NOT NULL,
+    revision BIGINT NOT NULL,
+    kind SMALLINT NOT NULL,
+    form SMALLINT NOT NULL,
+    at BIGINT NOT NULL,
+    change_seq BIGINT,
+    outbox_id BIGINT NOT NULL,
+    user_id TEXT COLLATE "C" NOT NULL,
+    record BYTEA NOT NULL,
+    PRIMARY KEY (room_no, seq, revision)
+);
+
+CREATE TABLE IF NOT EXISTS hubbub_reactions (
+    room_no INT NOT NULL,
+    seq BIGINT NOT NULL,
+    emoji TEXT COLLATE "C" NOT NULL,
+    user_id TEXT COLLATE "C" NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (room_no, seq, emoji, user_id)
+);
+
+CREATE TABLE IF NOT EXISTS hubbub_pins (
+    room_no INT NOT NULL,
+    seq BIGINT NOT NULL,
+    user_id TEXT COLLATE "C" NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (room_no, seq)
+);
+
+-- Replies that are not deleted. root_seq, root_user_id: the root of the thread and its author; 0 and empty if
+-- the archive does not have the root.
+CREATE TABLE IF NOT EXISTS hubbub_replies (
+    room_no INT NOT NULL,
+    root_seq BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    user_id TEXT COLLATE "C" NOT NULL,
+    root_user_id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (room_no, root_seq, seq)
+);
+
+CREATE INDEX IF NOT EXISTS hubbub_replies_seq ON hubbub_replies (room_no, seq);
+
+CREATE INDEX IF NOT EXISTS hubbub_replies_user ON hubbub_replies (user_id, room_no, root_seq);
+
+CREATE INDEX IF NOT EXISTS hubbub_replies_root_user ON hubbub_replies (root_user_id, room_no, root_seq);
+
+-- Users that messages mention which are not deleted. user_id: '@channel' for all members. author_id: of the
+-- message.
+CREATE TABLE IF NOT EXISTS hubbub_mentions (
+    room_no INT NOT NULL,
+    seq BIGINT NOT NULL,
+    user_id TEXT COLLATE "C" NOT NULL,
+    author_id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (user_id, room_no, seq)
+);
+
+CREATE INDEX IF NOT EXISTS hubbub_mentions_seq ON hubbub_mentions (room_no, seq);
+
+-- How far users have read rooms.
+CREATE TABLE IF NOT EXISTS hubbub_positions (
+    room_no INT NOT NULL,
+    read_seq BIGINT NOT NULL,
+    user_id TEXT COLLATE "C" NOT NULL,
+    at BIGINT NOT NULL,
+    PRIMARY KEY (user_id, room_no)
+);
+
+CREATE INDEX IF NOT EXISTS hubbub_positions_seq ON hubbub_positions (room_no, read_seq);
+
+-- How far users have read threads.
+CREATE TABLE IF NOT EXISTS hubbub_thread_positions (
+    room_no INT NOT NULL,
+    root_seq BIGINT NOT NULL,
+    read_seq BIGINT NOT NULL,
+    user_id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (user_id, room_no, root_seq)
+);
+
+CREATE INDEX IF NOT EXISTS hubbub_thread_positions_root ON hubbub_thread_positions (room_no, root_seq);
+
+-- The number up to which hubbub_unread_blocks has the messages of a room.
+CREATE TABLE IF NOT EXISTS hubbub_unread_rooms (
+    room_no INT NOT NULL PRIMARY KEY,
+    projected_seq BIGINT NOT NULL
+);
+
+-- Messages of blocks of numbers that count as unread: neither deleted nor replies. live: all of them. authors:
+-- how many of them each author has.
+CREATE TABLE IF NOT EXISTS hubbub_unread_blocks (
+    room_no INT NOT NULL,
+    block BIGINT NOT NULL,
+    live BIGINT NOT NULL,
+    authors BYTEA NOT NULL,
+    PRIMARY KEY (room_no, block)
+);

@@ -1,0 +1,10 @@
+DROP TABLE IF EXISTS hubbub_unread_blocks;
+DROP TABLE IF EXISTS hubbub_unread_rooms;
+DROP TABLE IF EXISTS hubbub_thread_positions;
+DROP TABLE IF EXISTS hubbub_positions;
+DROP TABLE IF EXISTS hubbub_mentions;
+DROP TABLE IF EXISTS hubbub_replies;
+DROP TABLE IF EXISTS hubbub_pins;
+DROP TABLE IF EXISTS hubbub_reactions;
+DROP TABLE IF EXISTS hubbub_message_changes;
+DROP TABLE IF EXISTS hubbub_messages;
