@@ -1,7 +1,7 @@
 -- Messages that were changed. revision: of the last change. version: the seq of the last edit or deletion
 -- that is published, NULL without one. edited_at: its time. deleted_thread: of a deleted reply, the id of the
 -- root. reactions: a JSON array, as announced last, at reactions_seq. reactions_due_at: when they may be announced
--- next. pinned_seq: of the last announcement of the pin or its removal.
+-- next. reactions_row: the row of the outbox that will do it. pinned_seq: of the last announcement of the pin or its removal.
 CREATE TABLE IF NOT EXISTS hubbub_messages (
     room_no INT NOT NULL,
     seq BIGINT NOT NULL,
@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS hubbub_messages (
     reactions MEDIUMBLOB,
     reactions_seq BIGINT,
     reactions_due_at BIGINT NOT NULL DEFAULT 0,
+    reactions_row BIGINT,
     pinned_seq BIGINT,
     PRIMARY KEY (room_no, seq)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
