@@ -104,18 +104,19 @@ CREATE TABLE IF NOT EXISTS hubbub_thread_positions (
 
 CREATE INDEX IF NOT EXISTS hubbub_thread_positions_root ON hubbub_thread_positions (room_no, root_seq);
 
--- The number up to which hubbub_unread_blocks has the messages of a room.
+-- projected_seq: hubbub_unread_blocks has the messages of a room up to it. capped_seq: of a user that has read up
+-- to it, or less, so many messages are unread that they are no longer counted; -1 if there is no such number.
 CREATE TABLE IF NOT EXISTS hubbub_unread_rooms (
     room_no INT NOT NULL PRIMARY KEY,
-    projected_seq BIGINT NOT NULL
+    projected_seq BIGINT NOT NULL DEFAULT 0,
+    capped_seq BIGINT NOT NULL DEFAULT -1
 );
 
--- Messages of blocks of numbers that count as unread: neither deleted nor replies. live: all of them. authors:
--- how many of them each author has.
+-- The messages that count as unread, neither deleted nor replies, in blocks of 512 numbers. map: which numbers
+-- are messages, and whose.
 CREATE TABLE IF NOT EXISTS hubbub_unread_blocks (
     room_no INT NOT NULL,
     block BIGINT NOT NULL,
-    live BIGINT NOT NULL,
-    authors BYTEA NOT NULL,
+    map BYTEA NOT NULL,
     PRIMARY KEY (room_no, block)
 );

@@ -104,18 +104,19 @@ CREATE TABLE IF NOT EXISTS hubbub_thread_positions (
 
 CREATE INDEX IF NOT EXISTS hubbub_thread_positions_root ON hubbub_thread_positions (room_no, root_seq);
 
--- The number up to which hubbub_unread_blocks has the messages of a room.
+-- projected_seq: hubbub_unread_blocks has the messages of a room up to it. capped_seq: of a user that has read up
+-- to it, or less, so many messages are unread that they are no longer counted; -1 if there is no such number.
 CREATE TABLE IF NOT EXISTS hubbub_unread_rooms (
     room_no INTEGER NOT NULL PRIMARY KEY,
-    projected_seq INTEGER NOT NULL
+    projected_seq INTEGER NOT NULL DEFAULT 0,
+    capped_seq INTEGER NOT NULL DEFAULT -1
 ) STRICT, WITHOUT ROWID;
 
--- Messages of blocks of numbers that count as unread: neither deleted nor replies. live: all of them. authors:
--- how many of them each author has.
+-- The messages that count as unread, neither deleted nor replies, in blocks of 512 numbers. map: which numbers
+-- are messages, and whose.
 CREATE TABLE IF NOT EXISTS hubbub_unread_blocks (
     room_no INTEGER NOT NULL,
     block INTEGER NOT NULL,
-    live INTEGER NOT NULL,
-    authors BLOB NOT NULL,
+    map BLOB NOT NULL,
     PRIMARY KEY (room_no, block)
 ) STRICT, WITHOUT ROWID;
