@@ -97,6 +97,7 @@ impl Change {
         "chat_updated",
         "member_added",
         "member_removed",
+        "read",
     ];
 
     /// The names of the events that take something away. They are published before those of other rooms.

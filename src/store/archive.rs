@@ -357,6 +357,24 @@ pub trait ArchiveStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn count_up_to(&self, room: &RoomId, cut: u64) -> Result<(u64, u64)>;
 
+    /// Brings the projection of unread messages (see [`PositionStore`](super::PositionStore)) up to date: of
+    /// these rooms, and of those that a reader has found far behind. True if there is more to do.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn project_unread(&self, _rooms: &[RoomId]) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// The same for some rooms with numbers greater than `after`, whichever node has added their entries. The
+    /// number of the last one, from which the next call goes on; `None` if there are no further rooms.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn project_unread_after(&self, _after: u64) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Records that a run of retention begins, unless the claim forbids it. Of several nodes that
     /// call this at once only one begins. Forgets runs that began 90 days before.
     ///

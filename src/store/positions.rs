@@ -17,7 +17,7 @@ pub const UNREAD_CAP: u64 = 1000;
 pub struct Unread {
     /// At most [`UNREAD_CAP`].
     pub count: u64,
-    /// Whether there may be more.
+    /// Whether there are more.
     pub is_capped: bool,
 }
 
@@ -71,6 +71,8 @@ pub struct UserThread {
     pub root_seq: u64,
     /// The number of the last reply that is not deleted.
     pub last_seq: u64,
+    /// When that reply was sent. Lists are in this order.
+    pub last_at: Timestamp,
     /// The last reply that the user has read.
     pub last_read_seq: u64,
     /// Replies after it of others.
@@ -138,7 +140,8 @@ pub trait PositionStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(UserId, u64, Timestamp)>>;
 
-    /// The threads of a user, the one with the newest reply first, before this position in that order.
+    /// The threads of a user in rooms that it can read, the one with the newest reply first, after the
+    /// one with this `last_at` and `last_seq`.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.

@@ -28,6 +28,7 @@ mod session;
 mod store;
 #[cfg(test)]
 mod testing;
+mod unread;
 mod url;
 mod value;
 

@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 
 use super::db::{Db, Settings};
 use super::pool::PoolStats;
+use super::unread::Behind;
 use crate::store::Result;
 
 /// The store in a database. Clones share its connections.
@@ -16,6 +17,7 @@ pub struct SqlStore {
     outbox_added: Arc<Notify>,
     /// The same, for jobs.
     jobs_added: Arc<Notify>,
+    behind: Arc<Behind>,
 }
 
 impl SqlStore {
@@ -30,11 +32,17 @@ impl SqlStore {
             db,
             outbox_added: Arc::default(),
             jobs_added: Arc::default(),
+            behind: Arc::default(),
         })
     }
 
     pub(super) fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// Rooms whose unread messages wait for a projection.
+    pub(super) fn behind(&self) -> &Behind {
+        &self.behind
     }
 
     /// A transaction has committed that may have added rows to the outbox.

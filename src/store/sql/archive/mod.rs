@@ -27,10 +27,13 @@ use std::ops::RangeInclusive;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-pub(super) use rooms::head;
+pub(super) use rooms::{
+    find as find_numbers, head, number as room_number, numbers as room_numbers,
+};
 
 use super::fault::{Fault, Outcome};
 use super::store::SqlStore;
+use super::unread;
 use crate::domain::{Epoch, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
@@ -132,6 +135,14 @@ impl ArchiveStore for SqlStore {
 
     async fn count_up_to(&self, room: &RoomId, cut: u64) -> Result<(u64, u64)> {
         retention::count_up_to(self.db(), room, cut).await
+    }
+
+    async fn project_unread(&self, rooms: &[RoomId]) -> Result<bool> {
+        unread::project(self, rooms).await
+    }
+
+    async fn project_unread_after(&self, after: u64) -> Result<Option<u64>> {
+        unread::project_next(self, after).await
     }
 
     async fn begin_retention(&self, run: &RetentionRun, claim: &RetentionClaim) -> Result<bool> {

@@ -7,6 +7,7 @@ use crate::store::Result;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
+use crate::store::sql::unread;
 use crate::store::sql::value::args;
 
 /// Entries that are read by one statement. [`expired`] reads the first one alone: in most
@@ -86,6 +87,7 @@ async fn delete_step(
         conn.raw(&delete).await?;
     }
     conn.run(CUT, args![last, room.no, last]).await?;
+    unread::entries_cut(conn, room.no, last).await?;
     let cut = last.max(room.cut);
     conn.run(FORGET_LOSSES, args![room.no, cut]).await?;
     Ok((loaded(entries), loaded(bytes)))

@@ -118,8 +118,18 @@ async fn add(conn: &mut Conn, rooms: &[&RoomId]) -> Outcome<()> {
     Ok(())
 }
 
+/// The number of a room, which is added if the archive doesn't know it.
+pub(in crate::store::sql) async fn number(conn: &mut Conn, room: &RoomId) -> Outcome<i64> {
+    let numbers = numbers(conn, &[room]).await?;
+    let number = numbers.get(room).copied();
+    number.ok_or_else(|| Fault::Again("a room was removed".to_owned()))
+}
+
 /// The numbers of rooms, in the order of their names. Rooms that the archive doesn't know are added.
-pub(super) async fn numbers(conn: &mut Conn, rooms: &[&RoomId]) -> Outcome<BTreeMap<RoomId, i64>> {
+pub(in crate::store::sql) async fn numbers(
+    conn: &mut Conn,
+    rooms: &[&RoomId],
+) -> Outcome<BTreeMap<RoomId, i64>> {
     let found = find(conn, rooms).await?;
     let absent: Vec<&RoomId> = rooms
         .iter()
@@ -137,7 +147,11 @@ pub(super) async fn numbers(conn: &mut Conn, rooms: &[&RoomId]) -> Outcome<BTree
     Ok(found)
 }
 
-async fn find(conn: &mut Conn, rooms: &[&RoomId]) -> Outcome<BTreeMap<RoomId, i64>> {
+/// The numbers of the rooms that the archive knows.
+pub(in crate::store::sql) async fn find(
+    conn: &mut Conn,
+    rooms: &[&RoomId],
+) -> Outcome<BTreeMap<RoomId, i64>> {
     const FIND: &str = "SELECT CAST(no AS {bigint}), name FROM hubbub_rooms WHERE name IN ({list})";
     let (text, args) = listed(conn, FIND, rooms);
     let found: Vec<(i64, Text)> = conn.all_of_text(text, args).await?;

@@ -18,8 +18,11 @@ use crate::store::sql::db::{Db, backoff, out_of_time};
 use crate::store::sql::dialect::Dialect;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::pool::{Lease, Pool};
+use crate::store::sql::unread;
 use crate::store::sql::value::Arg;
-use crate::store::{ArchiveWriter, ArchivedEntry, BATCH_ENTRIES, CommitOutcome, Fence, Result};
+use crate::store::{
+    ArchiveWriter, ArchivedEntry, BATCH_ENTRIES, CommitOutcome, Fence, Result, StoredKind,
+};
 
 pub(super) struct SqlWriter {
     pool: Arc<Pool>,
@@ -166,6 +169,7 @@ impl SqlWriter {
             // Only a late entry can have a number that was recorded as lost.
             let keys: Vec<Key> = inserted.places.iter().filter_map(Place::key).collect();
             gaps::narrow(conn, &keys).await?;
+            unread::entries_added(conn, message_keys(entries, &inserted.places)).await?;
         }
         conn.commit().await?;
         for ((room, epoch), numbers) in &resolved {
@@ -213,6 +217,15 @@ impl Place {
             Self::Excluded | Self::Deleted => None,
         }
     }
+}
+
+/// The room numbers and numbers of the messages among the entries.
+fn message_keys(entries: &Entries, places: &[Place]) -> Vec<(i64, i64)> {
+    let key = |((_, entry), place): (&(RoomId, ArchivedEntry), &Place)| {
+        let (room_no, seq, _) = place.key()?;
+        (entry.kind == StoredKind::MESSAGE).then_some((room_no, seq))
+    };
+    entries.iter().zip(places).filter_map(key).collect()
 }
 
 struct Inserted {

@@ -1,0 +1,95 @@
+//! Positions of users, and the messages after them.
+//!
+//! | table | contents |
+//! | --- | --- |
+//! | `hubbub_positions` | how far users have read rooms |
+//! | `hubbub_thread_positions` | the same of threads |
+//! | `hubbub_unread_rooms` | how far the blocks of a room go |
+//! | `hubbub_unread_blocks` | the messages that count as unread, in blocks |
+//!
+//! Nothing is counted up: unread messages are counted when they are asked for ([`count`]), from the
+//! blocks ([`block`]) and, behind the last projected number, from the entries themselves. [`project`]
+//! brings the blocks up to date, off the path of a commit.
+//!
+//! The row of a room in `hubbub_unread_rooms` is the lock of its blocks. No transaction takes another
+//! room's lock, or one of another kind, while it has it, except locks of rooms in the order of their
+//! numbers.
+
+mod behind;
+mod block;
+mod changes;
+mod count;
+mod positions;
+mod project;
+mod rooms;
+#[cfg(test)]
+mod tests;
+mod threads;
+
+use async_trait::async_trait;
+
+pub(super) use behind::Behind;
+pub(in crate::store::sql) use changes::{entries_added, entries_cut, message_deleted};
+pub(super) use project::{project, project_next};
+
+use super::store::SqlStore;
+use crate::domain::{RoomId, Timestamp, UserId};
+use crate::store::{
+    MessageRef, NewPosition, PositionStore, ReadPosition, Result, RoomUnread, UserThread,
+};
+use positions::Direction;
+
+#[async_trait]
+impl PositionStore for SqlStore {
+    async fn read(&self, position: &NewPosition) -> Result<ReadPosition> {
+        let read = positions::move_to(self, position, Direction::Up).await?;
+        self.announce_rows();
+        Ok(read)
+    }
+
+    async fn set(&self, position: &NewPosition) -> Result<ReadPosition> {
+        let set = positions::move_to(self, position, Direction::Any).await?;
+        self.announce_rows();
+        Ok(set)
+    }
+
+    async fn read_thread(
+        &self,
+        root: &MessageRef,
+        user: &UserId,
+        seq: u64,
+    ) -> Result<Option<ReadPosition>> {
+        threads::read(self.db(), root, user, seq).await
+    }
+
+    async fn joined(&self, users: &[(UserId, RoomId, u64)]) -> Result<()> {
+        positions::joined(self.db(), users).await
+    }
+
+    async fn unread(&self, user: &UserId) -> Result<Vec<RoomUnread>> {
+        count::all(self, user).await
+    }
+
+    async fn unread_in(&self, user: &UserId, rooms: &[RoomId]) -> Result<Vec<RoomUnread>> {
+        count::of_rooms(self, user, rooms).await
+    }
+
+    async fn readers(
+        &self,
+        room: &RoomId,
+        seq: u64,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<(UserId, u64, Timestamp)>> {
+        positions::readers(self.db(), room, seq, after, limit).await
+    }
+
+    async fn threads(
+        &self,
+        user: &UserId,
+        before: Option<(Timestamp, u64)>,
+        limit: usize,
+    ) -> Result<Vec<UserThread>> {
+        threads::page(self.db(), user, before, limit).await
+    }
+}
