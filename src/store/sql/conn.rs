@@ -49,6 +49,8 @@ impl Connector {
         let options = SqliteConnectOptions::new()
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
+            // Deleted content is overwritten, so that it is not left in the file.
+            .pragma("secure_delete", "ON")
             .synchronous(synchronous)
             .statement_cache_capacity(STATEMENT_CACHE)
             .disable_statement_logging();

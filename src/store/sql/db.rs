@@ -12,6 +12,7 @@ use super::dialect::Dialect;
 use super::fault::{Fault, Outcome};
 use super::migrate;
 use super::pool::{Lease, Pool, PoolStats};
+use super::scrub::LogScrubber;
 use super::url::{DatabaseUrl, SqliteLocation};
 use super::value::{AnyRow, Arg};
 use crate::store::{Result, StoreError};
@@ -55,6 +56,7 @@ pub(crate) struct Db {
     write: Arc<Pool>,
     read_timeout: Duration,
     write_timeout: Duration,
+    scrubber: LogScrubber,
     /// Keeps a database in memory alive.
     _anchor: Option<Arc<parking_lot::Mutex<Conn>>>,
 }
@@ -104,7 +106,13 @@ impl Db {
         let mut lease = read.acquire().await?;
         check_packets(lease.conn()).await?;
         lease.release();
+        let scrubber = LogScrubber::default();
+        if anchor.is_none() {
+            // A process that was killed may have left deleted content in the log.
+            scrubber.scrub_soon(&write);
+        }
         Ok(Self {
+            scrubber,
             read,
             write,
             read_timeout: settings.read_timeout,
@@ -188,6 +196,13 @@ impl Db {
         let result = spawned(async move { call.repeat(steps).await }).await;
         drop(caller);
         result
+    }
+
+    /// Removes deleted content from the log of SQLite, soon.
+    pub(crate) fn scrub_log(&self) {
+        if self._anchor.is_none() {
+            self.scrubber.scrub_soon(&self.write);
+        }
     }
 
     /// The use of the connections; on SQLite of those for reading.

@@ -18,12 +18,14 @@ pub mod file_lock;
 mod fuzz;
 mod idempotency;
 mod jobs;
+mod messages;
 mod meta;
 pub mod migrate;
 mod migrations;
 mod outbox;
 mod pool;
 mod prepare;
+mod scrub;
 mod session;
 mod store;
 #[cfg(test)]

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 
 use super::accounts::now;
 use super::conn::Conn;
-use super::dialect::exact_parts;
-use super::fault::Outcome;
+use super::dialect::{Dialect, exact_parts};
+use super::fault::{Fault, Outcome};
 use super::meta::{self, OUTBOX_CLAIM};
 use super::store::SqlStore;
 use super::value::{Arg, Text, args};
@@ -41,6 +41,24 @@ pub(super) async fn add(conn: &mut Conn, rows: Vec<NewRow>) -> Outcome<()> {
         conn.run_text(text, values).await?;
     }
     Ok(())
+}
+
+/// As [`add`], for one row that is due at a time. Returns its number.
+pub(super) async fn add_one(conn: &mut Conn, row: NewRow, due_at: i64) -> Outcome<OutboxId> {
+    const ADD: &str = "INSERT INTO hubbub_outbox (room_id, type, payload, due_at) \
+        VALUES (?, ?, ?, ?) RETURNING id";
+    // MySQL doesn't know RETURNING.
+    const LAST: &str = "SELECT CAST(LAST_INSERT_ID() AS {bigint})";
+    let number: Option<(i64,)> = if conn.dialect() == Dialect::MySql {
+        add_at(conn, row, due_at).await?;
+        conn.first(LAST, args![]).await?
+    } else {
+        let room = row.room.map(|room| room.as_str().to_owned());
+        conn.first(ADD, args![room, row.kind, row.payload, due_at])
+            .await?
+    };
+    let missing = || Fault::Broken("the database has not numbered a row".to_owned());
+    number.map(|(number,)| number).ok_or_else(missing)
 }
 
 /// As [`add`], for a row that is due at a time.

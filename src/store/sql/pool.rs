@@ -127,6 +127,10 @@ impl Pool {
         }
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.permits.is_closed()
+    }
+
     /// Refuses calls from now on, and closes the connections that nothing uses.
     pub(crate) async fn close(&self) {
         self.permits.close();

@@ -43,8 +43,8 @@ impl Row {
     ) -> Outcome<Self> {
         let user = entry.user.as_str();
         let send_key = entry.send_key.as_deref();
-        // A change belongs to nobody.
-        if entry.kind != StoredKind::CHANGE {
+        // Changes and their announcements belong to nobody.
+        if !matches!(entry.kind, StoredKind::CHANGE | StoredKind::POINTER) {
             check_name(user)?;
         }
         if send_key.is_some_and(|key| key.is_empty() || key.len() > MAX_SEND_KEY) {
@@ -282,6 +282,34 @@ pub(in crate::store::sql) fn decoded(room: &RoomId, row: EntryRow) -> Outcome<Ar
         send_key,
         record,
     })
+}
+
+/// Form and stored part of a record of this entry's message.
+pub(in crate::store::sql) fn shortened(
+    room: &RoomId,
+    entry: &ArchivedEntry,
+    record: &[u8],
+) -> (i64, Vec<u8>) {
+    form::shorten(record, &columns(room, entry))
+}
+
+/// A record of this entry's message, from its form and its stored part.
+pub(in crate::store::sql) fn restored(
+    room: &RoomId,
+    entry: &ArchivedEntry,
+    form: i64,
+    stored: Vec<u8>,
+) -> Bytes {
+    form::restore(form, stored, &columns(room, entry))
+}
+
+fn columns<'a>(room: &'a RoomId, entry: &'a ArchivedEntry) -> Columns<'a> {
+    Columns {
+        id: entry.id,
+        room: room.as_str(),
+        user: entry.user.as_str(),
+        send_key: entry.send_key.as_deref(),
+    }
 }
 
 /// The key of a send; empty without one.

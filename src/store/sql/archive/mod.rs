@@ -5,7 +5,7 @@
 //! | `hubbub_rooms` | a room's number, and up to where its numbers are complete |
 //! | `hubbub_epochs` | the epochs of a room, numbered in their order |
 //! | `hubbub_gaps` | ranges of numbers that are lost |
-//! | `hubbub_entries` | the entries, by room number and `seq` |
+//! | `hubbub_entries` | the entries, by room number and `seq`; those of messages with their newest content |
 
 mod checks;
 pub(in crate::store::sql) mod entries;
@@ -14,6 +14,7 @@ mod form;
 mod gaps;
 mod numbers;
 mod orphans;
+pub(in crate::store::sql) mod projection;
 mod retention;
 mod retention_runs;
 pub(in crate::store::sql) mod rewrite;
@@ -28,13 +29,14 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 pub(super) use rooms::{
-    find as find_numbers, head, number as room_number, numbers as room_numbers,
+    find as find_numbers, head, lock_room, number as room_number, numbers as room_numbers,
 };
 
 use super::fault::{Fault, Outcome};
+use super::messages;
 use super::store::SqlStore;
 use super::unread;
-use crate::domain::{Epoch, RoomId, Timestamp};
+use crate::domain::{Epoch, MessageForm, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
     ArchivedSend, BeginOutcome, MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun,
@@ -78,6 +80,15 @@ impl ArchiveStore for SqlStore {
         max_bytes: usize,
     ) -> Result<Vec<ArchivedEntry>> {
         entries::read(self.db(), room, window, limit, max_bytes).await
+    }
+
+    async fn forms(
+        &self,
+        room: &RoomId,
+        range: RangeInclusive<u64>,
+        others: &[u64],
+    ) -> Result<Vec<MessageForm>> {
+        messages::forms(self.db(), room, range, others).await
     }
 
     async fn recent_sends(

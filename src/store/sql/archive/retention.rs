@@ -7,7 +7,7 @@ use crate::store::Result;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
-use crate::store::sql::unread;
+use crate::store::sql::messages::unread_hook;
 use crate::store::sql::value::args;
 
 /// Entries that are read by one statement. [`expired`] reads the first one alone: in most
@@ -76,6 +76,8 @@ async fn delete_step(
         WHERE room_no = ? AND seq <= ? ORDER BY seq LIMIT ?) t";
     const CUT: &str = "UPDATE hubbub_rooms SET cut_seq = ? WHERE no = ? AND cut_seq < ?";
     const FORGET_LOSSES: &str = "DELETE FROM hubbub_gaps WHERE room_no = ? AND last_seq <= ?";
+    const FORGET_THREADS: &str =
+        "DELETE FROM hubbub_thread_positions WHERE room_no = ? AND root_seq <= ?";
     let args = args![room.no, cut, rows(limit)];
     let oldest: Option<(i64, Option<i64>, i64)> = conn.first(OLDEST, args).await?;
     let Some((entries, Some(last), bytes)) = oldest else {
@@ -87,9 +89,10 @@ async fn delete_step(
         conn.raw(&delete).await?;
     }
     conn.run(CUT, args![last, room.no, last]).await?;
-    unread::entries_cut(conn, room.no, last).await?;
     let cut = last.max(room.cut);
     conn.run(FORGET_LOSSES, args![room.no, cut]).await?;
+    conn.run(FORGET_THREADS, args![room.no, cut]).await?;
+    unread_hook::messages_expired(conn, room.no, cut).await?;
     Ok((loaded(entries), loaded(bytes)))
 }
 

@@ -77,6 +77,11 @@ pub(super) async fn lock(conn: &mut Conn, room: &RoomId) -> Outcome<Option<Locke
     Ok(found.map(|(no, cut)| LockedRoom { no, cut }))
 }
 
+/// As [`lock`]; false if the archive doesn't know the room.
+pub(in crate::store::sql) async fn lock_room(conn: &mut Conn, room: &RoomId) -> Outcome<bool> {
+    Ok(lock(conn, room).await?.is_some())
+}
+
 /// The last number of each of these rooms that retention has deleted, if there is one.
 pub(super) async fn cuts(conn: &mut Conn, room_nos: &[i64]) -> Outcome<AHashMap<i64, i64>> {
     const CUTS: &str = "SELECT CAST(no AS {bigint}), cut_seq FROM hubbub_rooms \

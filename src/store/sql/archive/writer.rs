@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::entries::{Row, SELECT_KEYS_BY_ID, insert_rows};
 use super::epochs::WantedEpoch;
 use super::numbers::{KnownNumbers, Numbers};
+use super::projection::{self, Flagged};
 use super::{epochs, gaps, rooms};
 use crate::domain::{Epoch, RoomId};
 use crate::store::sql::conn::Conn;
@@ -130,7 +131,11 @@ impl SqlWriter {
             .collect();
         let inserted = match (known, fence) {
             // One statement is a transaction of its own.
-            (Some(numbers), Fence::None | Fence::Fresh) => {
+            (Some(numbers), Fence::None | Fence::Fresh)
+                if !entries
+                    .iter()
+                    .any(|(_, entry)| projection::is_flagged(entry)) =>
+            {
                 insert(conn, entries, &numbers, fence).await?
             }
             (known, _) => {
@@ -164,7 +169,12 @@ impl SqlWriter {
                     .collect()
             }
         };
-        let inserted = insert(conn, entries, &numbers, fence).await?;
+        let mut inserted = insert(conn, entries, &numbers, fence).await?;
+        let flagged = std::mem::take(&mut inserted.flagged);
+        if !flagged.is_empty() {
+            let are_new = inserted.count == entries.len();
+            projection::add(conn, flagged, are_new).await?;
+        }
         if matches!(fence, Fence::EpochEnds | Fence::KnownEpochs) {
             // Only a late entry can have a number that was recorded as lost.
             let keys: Vec<Key> = inserted.places.iter().filter_map(Place::key).collect();
@@ -233,6 +243,8 @@ struct Inserted {
     count: usize,
     /// In the order of the entries.
     places: Vec<Place>,
+    /// The messages to add to other tables, too.
+    flagged: Vec<Flagged>,
 }
 
 /// The limits of a commit with a fence.
@@ -280,6 +292,7 @@ async fn insert(
     let limits = Limits::of(conn, numbers, fence).await?;
     let mut rows = Vec::with_capacity(entries.len());
     let mut places = Vec::with_capacity(entries.len());
+    let mut flagged = Vec::new();
     for ((room, entry), numbers) in entries.iter().zip(numbers) {
         let Some(numbers) = *numbers else {
             places.push(Place::Excluded);
@@ -293,6 +306,7 @@ async fn insert(
         }
         places.push(Place::Key((row.room_no, row.seq, row.id)));
         if !is_after_end {
+            flagged.extend(Flagged::of(entry, row.room_no, row.seq));
             rows.push(row);
         }
     }
@@ -307,6 +321,7 @@ async fn insert(
     Ok(Inserted {
         count: usize::try_from(count).unwrap_or(usize::MAX),
         places,
+        flagged,
     })
 }
 

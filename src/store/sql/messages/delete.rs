@@ -1,0 +1,90 @@
+//! Deletes a message.
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::target::{self, NewChange, Target};
+use super::unread_hook as unread;
+use crate::domain::MessageChangeKind;
+use crate::store::sql::conn::Conn;
+use crate::store::sql::db::Db;
+use crate::store::sql::fault::{Fault, Outcome};
+use crate::store::sql::idempotency;
+use crate::store::sql::value::args;
+use crate::store::{ChangeOutcome, Changer, MessageRef, Result, StoredKind};
+
+pub(super) async fn delete(db: &Db, message: &MessageRef, by: &Changer) -> Result<ChangeOutcome> {
+    let (message, by) = (message.clone(), by.clone());
+    let outcome = db
+        .transaction(move |conn| {
+            let (message, by) = (message.clone(), by.clone());
+            Box::pin(async move { delete_in(conn, &message, &by).await })
+        })
+        .await?;
+    if matches!(outcome, ChangeOutcome::Changed(_)) {
+        db.scrub_log();
+    }
+    Ok(outcome)
+}
+
+async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outcome<ChangeOutcome> {
+    const FORGET: &str = "UPDATE hubbub_messages SET deleted_by = ?, deleted_thread = ?, reactions = NULL, \
+         reactions_seq = NULL, reactions_row = NULL WHERE room_no = ? AND seq = ?";
+    let Some(target) = target::lock(conn, message, by).await? else {
+        return Ok(ChangeOutcome::NotFound);
+    };
+    if target.entry.user != by.user && !by.is_moderator {
+        return Ok(ChangeOutcome::Forbidden);
+    }
+    if target.is_deleted() {
+        let deletion = target::last_change(conn, &target, MessageChangeKind::Deleted).await?;
+        let missing = || Fault::Broken("the deletion of a message was not recorded".to_owned());
+        return Ok(target.changed(deletion.ok_or_else(missing)?.announced()));
+    }
+    let row = target::lock_row(conn, &target).await?;
+    let thread = thread(&target.entry.record).map(|thread| thread.to_string());
+    forget_content(conn, &target).await?;
+    let values = args![by.user.as_str(), thread, target.room_no, target.seq];
+    conn.run(FORGET, values).await?;
+    idempotency::redact(conn, &target.entry.id.to_string()).await?;
+    unread::message_deleted(conn, target.room_no, target.seq).await?;
+    let change = NewChange {
+        kind: MessageChangeKind::Deleted,
+        by: &by.user,
+        before: (0, Vec::new()),
+    };
+    target::record(conn, &target, &row, change).await
+}
+
+/// Removes the content of a message, with all that others have added to it. The numbers of its changes stay.
+async fn forget_content(conn: &mut Conn, target: &Target) -> Outcome<()> {
+    const CONTENT: &str = "UPDATE hubbub_entries SET kind = ?, form = 0, record = ? \
+        WHERE room_no = ? AND seq = ?";
+    const VERSIONS: &str = "UPDATE hubbub_message_changes SET form = 0, record = ? \
+        WHERE room_no = ? AND seq = ?";
+    const OTHERS: [&str; 4] = [
+        "DELETE FROM hubbub_reactions WHERE room_no = ? AND seq = ?",
+        "DELETE FROM hubbub_pins WHERE room_no = ? AND seq = ?",
+        "DELETE FROM hubbub_replies WHERE room_no = ? AND seq = ?",
+        "DELETE FROM hubbub_mentions WHERE room_no = ? AND seq = ?",
+    ];
+    let (room_no, seq) = (target.room_no, target.seq);
+    let nothing = Vec::<u8>::new;
+    let values = args![StoredKind::DELETED.0, nothing(), room_no, seq];
+    conn.run(CONTENT, values).await?;
+    conn.run(VERSIONS, args![nothing(), room_no, seq]).await?;
+    for template in OTHERS {
+        conn.run(template, args![room_no, seq]).await?;
+    }
+    Ok(())
+}
+
+/// The id of the root of a reply.
+fn thread(record: &[u8]) -> Option<Uuid> {
+    #[derive(Deserialize)]
+    struct Fields {
+        thread_id: Option<Uuid>,
+    }
+    let fields: Fields = serde_json::from_slice(record).ok()?;
+    fields.thread_id
+}

@@ -1,0 +1,98 @@
+//! Edits a message.
+
+use bytes::Bytes;
+
+use super::target::{self, NewChange, StateRow, Target};
+use super::{loaded, state};
+use crate::domain::{MessageChangeKind, UserId};
+use crate::store::sql::archive::entries;
+use crate::store::sql::archive::projection;
+use crate::store::sql::conn::Conn;
+use crate::store::sql::db::Db;
+use crate::store::sql::fault::{Fault, Outcome};
+use crate::store::sql::value::args;
+use crate::store::{Announced, ChangeOutcome, MAX_RECORD_BYTES, MessageEdit, Result};
+
+pub(super) async fn edit(db: &Db, edit: &MessageEdit) -> Result<ChangeOutcome> {
+    let edit = edit.clone();
+    db.transaction(move |conn| {
+        let edit = edit.clone();
+        Box::pin(async move { edit_in(conn, &edit).await })
+    })
+    .await
+}
+
+async fn edit_in(conn: &mut Conn, edit: &MessageEdit) -> Outcome<ChangeOutcome> {
+    let Some(target) = target::lock(conn, &edit.message, &edit.by).await? else {
+        return Ok(ChangeOutcome::NotFound);
+    };
+    if target.entry.user != edit.by.user {
+        return Ok(ChangeOutcome::Forbidden);
+    }
+    if target.is_deleted() {
+        return Ok(ChangeOutcome::Deleted);
+    }
+    let record = match (edit.record)(&target.entry.record) {
+        Ok(record) => record,
+        Err(refusal) => return Ok(ChangeOutcome::Refused(refusal)),
+    };
+    if record.len() > MAX_RECORD_BYTES {
+        return Err(Fault::Broken("a record is too large".to_owned()));
+    }
+    let row = target::lock_row(conn, &target).await?;
+    let last = target::last_change(conn, &target, MessageChangeKind::Edited).await?;
+    if record == target.entry.record {
+        let unchanged = Announced::At(loaded(row.version.unwrap_or(target.seq)));
+        return Ok(target.changed(last.map_or(unchanged, |last| last.announced())));
+    }
+    let pending = last.filter(|last| last.seq.is_none());
+    if let Some(seen) = edit.version {
+        let version = loaded(row.version.unwrap_or(target.seq));
+        match pending {
+            // The newest version is not known yet, neither to the user nor to the answer of a conflict.
+            Some(last) if seen >= version => {
+                return Ok(ChangeOutcome::Pending {
+                    target_seq: target.entry.seq,
+                    revision: loaded(last.revision),
+                });
+            }
+            None if seen == version => {}
+            _ => return conflict(conn, &target).await,
+        }
+    }
+    replace(conn, &target, &row, edit, record).await
+}
+
+async fn conflict(conn: &mut Conn, target: &Target) -> Outcome<ChangeOutcome> {
+    let message = state::of_target(conn, target).await?;
+    Ok(ChangeOutcome::Conflict(Box::new(message)))
+}
+
+async fn replace(
+    conn: &mut Conn,
+    target: &Target,
+    row: &StateRow,
+    edit: &MessageEdit,
+    record: Bytes,
+) -> Outcome<ChangeOutcome> {
+    const WRITE: &str =
+        "UPDATE hubbub_entries SET form = ?, record = ? WHERE room_no = ? AND seq = ?";
+    let before = entries::shortened(&target.room, &target.entry, &target.entry.record);
+    let (form, stored) = entries::shortened(&target.room, &target.entry, &record);
+    conn.run(WRITE, args![form, stored, target.room_no, target.seq])
+        .await?;
+    let mentions: Vec<&str> = edit.mentions.iter().map(UserId::as_str).collect();
+    projection::replace_mentions(
+        conn,
+        (target.room_no, target.seq),
+        target.entry.user.as_str(),
+        &mentions,
+    )
+    .await?;
+    let change = NewChange {
+        kind: MessageChangeKind::Edited,
+        by: &edit.by.user,
+        before,
+    };
+    target::record(conn, target, row, change).await
+}

@@ -1,0 +1,165 @@
+//! Changes of messages in a database.
+//!
+//! | table | contents |
+//! | --- | --- |
+//! | `hubbub_messages` | the state of each message that was changed |
+//! | `hubbub_message_changes` | edits, with the content before each, deletions and pins |
+//! | `hubbub_reactions` | the users that have reacted, by message and emoji |
+//! | `hubbub_pins` | pinned messages |
+//! | `hubbub_replies` | replies, by the root of their thread |
+//! | `hubbub_mentions` | users that messages mention |
+//!
+//! The row of a message in `hubbub_entries` has its newest content. It is locked by each change, so that
+//! the changes of a message have one order.
+
+mod delete;
+mod edit;
+mod forms;
+mod pins;
+mod publish;
+mod react;
+mod reactions;
+mod state;
+mod target;
+mod threads;
+pub(in crate::store::sql) mod unread_hook;
+mod versions;
+
+use std::ops::RangeInclusive;
+
+use async_trait::async_trait;
+
+pub(super) use forms::of_room as forms;
+
+use super::store::SqlStore;
+use crate::domain::{MessageChangeKind, MessageForm, Reaction, RoomId, UserId};
+use crate::store::{
+    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore,
+    MessageVersion, Pin, PublishedChange, ReactionChange, Result, StoredMessage,
+};
+
+/// The columns of an entry `e`, as [`EntryRow`](super::archive::entries::EntryRow) has them.
+macro_rules! entry_columns {
+    () => {
+        "e.seq, e.at, CAST(e.kind AS {bigint}), CAST(e.form AS {bigint}), e.id, e.user_id, \
+         e.send_key, e.record, (SELECT p.name FROM hubbub_epochs p \
+         WHERE p.room_no = e.room_no AND p.epoch_no = e.epoch_no)"
+    };
+}
+pub(super) use entry_columns;
+
+#[async_trait]
+impl MessageStore for SqlStore {
+    async fn edit(&self, edit: &MessageEdit) -> Result<ChangeOutcome> {
+        let outcome = edit::edit(self.db(), edit).await?;
+        self.announce_change(&outcome);
+        Ok(outcome)
+    }
+
+    async fn delete(&self, message: &MessageRef, by: &Changer) -> Result<ChangeOutcome> {
+        let outcome = delete::delete(self.db(), message, by).await?;
+        self.announce_change(&outcome);
+        Ok(outcome)
+    }
+
+    async fn pin(&self, message: &MessageRef, by: &Changer, on: bool) -> Result<ChangeOutcome> {
+        let outcome = pins::pin(self.db(), message, by, on).await?;
+        self.announce_change(&outcome);
+        Ok(outcome)
+    }
+
+    async fn react(&self, changes: &[ReactionChange]) -> Result<Vec<ChangeOutcome>> {
+        let outcomes = react::react(self.db(), changes).await?;
+        self.announce_rows();
+        Ok(outcomes)
+    }
+
+    async fn to_publish(&self, room: &RoomId, row: &ChangeRow) -> Result<Option<MessageForm>> {
+        publish::to_publish(self.db(), room, row).await
+    }
+
+    async fn done(&self, published: &[PublishedChange]) -> Result<()> {
+        publish::done(self.db(), published).await
+    }
+
+    async fn published(
+        &self,
+        room: &RoomId,
+        target_seq: u64,
+        revision: u64,
+    ) -> Result<Option<u64>> {
+        publish::published(self.db(), room, target_seq, revision).await
+    }
+
+    async fn message(&self, message: &MessageRef) -> Result<Option<StoredMessage>> {
+        state::message(self.db(), message).await
+    }
+
+    async fn states(
+        &self,
+        room: &RoomId,
+        seqs: RangeInclusive<u64>,
+    ) -> Result<Vec<(u64, MessageState)>> {
+        state::states(self.db(), room, seqs).await
+    }
+
+    async fn versions(&self, message: &MessageRef) -> Result<Option<Vec<MessageVersion>>> {
+        versions::versions(self.db(), message).await
+    }
+
+    async fn reactions(&self, message: &MessageRef) -> Result<Option<Vec<Reaction>>> {
+        reactions::reactions(self.db(), message).await
+    }
+
+    async fn pins(&self, room: &RoomId) -> Result<Vec<Pin>> {
+        pins::pins(self.db(), room).await
+    }
+
+    async fn replies(
+        &self,
+        root: &MessageRef,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<Vec<StoredMessage>>> {
+        threads::replies(self.db(), root, after, limit).await
+    }
+}
+
+impl SqlStore {
+    /// Announces the row that a change has added.
+    fn announce_change(&self, outcome: &ChangeOutcome) {
+        if let ChangeOutcome::Changed(_) = outcome {
+            self.announce_rows();
+        }
+    }
+}
+
+/// The column `kind` of `hubbub_message_changes`.
+const fn stored_kind(kind: MessageChangeKind) -> i64 {
+    match kind {
+        MessageChangeKind::Edited => EDITED,
+        MessageChangeKind::Deleted => DELETED,
+        MessageChangeKind::ReactionsChanged => 3,
+        MessageChangeKind::Pinned => PINNED,
+        MessageChangeKind::Unpinned => UNPINNED,
+    }
+}
+
+const EDITED: i64 = 1;
+const DELETED: i64 = 2;
+const PINNED: i64 = 4;
+const UNPINNED: i64 = 5;
+
+/// A number as the database has it.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number of the database.
+fn loaded(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+fn user(text: super::value::Text) -> UserId {
+    UserId::trusted(&text.0)
+}

@@ -1,0 +1,146 @@
+//! The announcements of changes: what they show, and that they are published.
+
+use super::target::{self, Target};
+use super::{forms, loaded, reactions, stored};
+use crate::domain::{FormContent, MessageChangeKind, MessageForm, RoomId};
+use crate::store::sql::conn::Conn;
+use crate::store::sql::db::Db;
+use crate::store::sql::fault::Outcome;
+use crate::store::sql::value::args;
+use crate::store::{ChangeRow, MessageRef, PublishedChange, Result};
+
+pub(super) async fn to_publish(
+    db: &Db,
+    room: &RoomId,
+    row: &ChangeRow,
+) -> Result<Option<MessageForm>> {
+    let message = MessageRef {
+        room: room.clone(),
+        id: row.id,
+    };
+    db.read(move |conn| {
+        let message = message.clone();
+        Box::pin(async move {
+            match target::find(conn, &message).await? {
+                Some(target) => form(conn, &target).await,
+                None => Ok(None),
+            }
+        })
+    })
+    .await
+}
+
+async fn form(conn: &mut Conn, target: &Target) -> Outcome<Option<MessageForm>> {
+    let room = (target.room_no, &target.room);
+    let mut forms = forms::of_seqs(conn, room, &[target.seq]).await?;
+    let Some(mut form) = forms.remove(&target.seq) else {
+        return Ok(None);
+    };
+    // Always those of now: an announcement replaces the reactions that another has shown, which may not
+    // be recorded yet.
+    if !matches!(form.content, FormContent::Deleted(_)) {
+        let mut current = reactions::current(conn, target.room_no, &[target.seq]).await?;
+        form.reactions = match current.remove(&target.seq) {
+            Some(reactions) => Some(reactions),
+            None => form.reactions.map(|_| Vec::new()),
+        };
+    }
+    Ok(Some(form))
+}
+
+pub(super) async fn done(db: &Db, published: &[PublishedChange]) -> Result<()> {
+    if published.is_empty() {
+        return Ok(());
+    }
+    // In one order everywhere, so that two nodes don't form a deadlock.
+    let mut published = published.to_vec();
+    published.sort_by_key(|change| change.claim.row);
+    db.transaction(move |conn| {
+        let published = published.clone();
+        Box::pin(async move {
+            for change in &published {
+                if end_claim(conn, change).await? {
+                    record(conn, change).await?;
+                }
+            }
+            Ok(())
+        })
+    })
+    .await
+}
+
+/// Removes the row of a claim. False if the claim has ended before.
+async fn end_claim(conn: &mut Conn, change: &PublishedChange) -> Outcome<bool> {
+    const REMOVE: &str = "DELETE FROM hubbub_outbox WHERE id = ? AND attempts = ? AND state = 0";
+    let values = args![change.claim.row, stored(change.claim.attempts)];
+    Ok(conn.run(REMOVE, values).await? > 0)
+}
+
+async fn record(conn: &mut Conn, change: &PublishedChange) -> Outcome<()> {
+    const ROOM: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE name = ?";
+    const PUBLISHED: &str = "UPDATE hubbub_message_changes SET change_seq = ?, at = ? \
+        WHERE room_no = ? AND seq = ? AND revision = ? AND change_seq IS NULL";
+    const VERSION: &str = "UPDATE hubbub_messages SET version = ?, edited_at = ? \
+        WHERE room_no = ? AND seq = ? AND (version IS NULL OR version < ?)";
+    const PIN: &str = "UPDATE hubbub_messages SET pinned_seq = ? \
+        WHERE room_no = ? AND seq = ? AND (pinned_seq IS NULL OR pinned_seq < ?)";
+    let found: Option<(i64,)> = conn.first(ROOM, args![change.room.as_str()]).await?;
+    let Some((room_no,)) = found else {
+        return Ok(());
+    };
+    let (target, seq) = (stored(change.row.target_seq), stored(change.seq));
+    let at = stored(change.at.0);
+    if change.kind == MessageChangeKind::ReactionsChanged {
+        return record_reactions(conn, change, (room_no, target)).await;
+    }
+    let revision = stored(change.row.revision);
+    conn.run(PUBLISHED, args![seq, at, room_no, target, revision])
+        .await?;
+    if change.kind.raises_version() {
+        conn.run(VERSION, args![seq, at, room_no, target, seq])
+            .await?;
+    } else {
+        conn.run(PIN, args![seq, room_no, target, seq]).await?;
+    }
+    Ok(())
+}
+
+async fn record_reactions(
+    conn: &mut Conn,
+    change: &PublishedChange,
+    (room_no, target): (i64, i64),
+) -> Outcome<()> {
+    const SUMMARY: &str = "UPDATE hubbub_messages SET reactions = ?, reactions_seq = ? \
+        WHERE room_no = ? AND seq = ? AND deleted_by IS NULL \
+        AND (reactions_seq IS NULL OR reactions_seq < ?)";
+    const NO_ROW: &str = "UPDATE hubbub_messages SET reactions_row = NULL \
+        WHERE room_no = ? AND seq = ? AND reactions_row = ?";
+    let summary = match &change.reactions {
+        Some(reactions) => reactions.clone(),
+        // Later ones have a row of their own, which waits.
+        None => {
+            let mut current = reactions::current(conn, room_no, &[target]).await?;
+            current.remove(&target).unwrap_or_default()
+        }
+    };
+    let seq = stored(change.seq);
+    let values = args![reactions::encode(&summary), seq, room_no, target, seq];
+    conn.run(SUMMARY, values).await?;
+    conn.run(NO_ROW, args![room_no, target, change.claim.row])
+        .await
+        .map(drop)
+}
+
+pub(super) async fn published(
+    db: &Db,
+    room: &RoomId,
+    target_seq: u64,
+    revision: u64,
+) -> Result<Option<u64>> {
+    const FIND: &str = "SELECT change_seq FROM hubbub_message_changes \
+        WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) AND seq = ? AND revision = ?";
+    let values = args![room.as_str(), stored(target_seq), stored(revision)];
+    let found: Vec<(Option<i64>,)> = db.all(FIND, values).await?;
+    let seq = found.first().and_then(|(seq,)| *seq);
+    Ok(seq.map(loaded))
+}

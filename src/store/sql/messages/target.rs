@@ -1,0 +1,249 @@
+//! The message that a change is about: finding it, locking it, and recording the change.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{entry_columns, loaded, stored_kind};
+use crate::domain::{MessageChangeKind, RoomId, UserId};
+use crate::store::sql::accounts::now;
+use crate::store::sql::archive::entries::{self, EntryRow};
+use crate::store::sql::conn::Conn;
+use crate::store::sql::fault::Outcome;
+use crate::store::sql::outbox;
+use crate::store::sql::value::{Arg, Text, args};
+use crate::store::{
+    Announced, ArchivedEntry, ChangeOutcome, ChangeRow, Changed, Changer, MessageRef, NewRow,
+    StoredKind,
+};
+
+/// The messages that one statement locks.
+const IDS_PER_STATEMENT: usize = 500;
+
+/// A message. The entry has its newest record.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub room_no: i64,
+    pub room: RoomId,
+    pub seq: i64,
+    pub entry: ArchivedEntry,
+}
+
+/// `room_no`, and the columns of [`EntryRow`].
+type Row = (
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    Uuid,
+    Text,
+    Vec<u8>,
+    Vec<u8>,
+    Option<Text>,
+    Text,
+);
+
+impl Target {
+    fn new(row: Row) -> Outcome<Self> {
+        let (room_no, seq, at, kind, form, id, user, send_key, record, epoch, room) = row;
+        let room = RoomId::trusted(&room.0);
+        let row: EntryRow = (seq, at, kind, form, id, user, send_key, record, epoch);
+        Ok(Self {
+            room_no,
+            seq,
+            entry: entries::decoded(&room, row)?,
+            room,
+        })
+    }
+
+    pub fn is_message_of(&self, room: &RoomId) -> bool {
+        let is_message = matches!(self.entry.kind, StoredKind::MESSAGE | StoredKind::DELETED);
+        is_message && self.room == *room
+    }
+
+    /// Whether the user may know of the message.
+    pub fn is_visible(&self, message: &MessageRef, by: &Changer) -> bool {
+        self.is_message_of(&message.room) && self.entry.seq > by.hidden_seq
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.entry.kind == StoredKind::DELETED
+    }
+
+    /// The outcome of a change that has this announcement.
+    pub fn changed(&self, announcement: Announced) -> ChangeOutcome {
+        ChangeOutcome::Changed(Changed {
+            target_seq: self.entry.seq,
+            announcement,
+        })
+    }
+}
+
+/// Finds a message without a lock.
+pub(super) async fn find(conn: &mut Conn, message: &MessageRef) -> Outcome<Option<Target>> {
+    const FIND: &str = concat!(
+        "SELECT CAST(e.room_no AS {bigint}), ",
+        entry_columns!(),
+        ", (SELECT r.name FROM hubbub_rooms r WHERE r.no = e.room_no) \
+         FROM hubbub_entries e WHERE e.id = ?"
+    );
+    let found: Option<Row> = conn.first(FIND, args![message.id]).await?;
+    let target = found.map(Target::new).transpose()?;
+    Ok(target.filter(|target| target.is_message_of(&message.room)))
+}
+
+/// Locks entries until the end of the transaction, in the order of their ids.
+pub(super) async fn lock_all(
+    conn: &mut Conn,
+    mut ids: Vec<Uuid>,
+) -> Outcome<BTreeMap<Uuid, Target>> {
+    const LOCK: &str = concat!(
+        "SELECT CAST(e.room_no AS {bigint}), ",
+        entry_columns!(),
+        ", (SELECT r.name FROM hubbub_rooms r WHERE r.no = e.room_no) \
+         FROM hubbub_entries e WHERE e.id IN ({list}) ORDER BY e.id {for_update}"
+    );
+    ids.sort_unstable();
+    ids.dedup();
+    let mut targets = BTreeMap::new();
+    for part in ids.chunks(IDS_PER_STATEMENT) {
+        let (text, list) = conn
+            .dialect()
+            .with_list(LOCK, part.iter().map(|id| Arg::from(*id)));
+        let rows: Vec<Row> = conn.all_of_text(text, list).await?;
+        for row in rows {
+            let target = Target::new(row)?;
+            targets.insert(target.entry.id, target);
+        }
+    }
+    Ok(targets)
+}
+
+/// Locks a message that the user may know of.
+pub(super) async fn lock(
+    conn: &mut Conn,
+    message: &MessageRef,
+    by: &Changer,
+) -> Outcome<Option<Target>> {
+    let mut targets = lock_all(conn, vec![message.id]).await?;
+    let target = targets.remove(&message.id);
+    Ok(target.filter(|target| target.is_visible(message, by)))
+}
+
+/// A row of `hubbub_messages`.
+#[derive(Debug)]
+pub(super) struct StateRow {
+    pub revision: i64,
+    /// The version that is published; `None` without an edit or a deletion.
+    pub version: Option<i64>,
+}
+
+/// Locks the row of a message that is locked; it is added if there is none.
+pub(super) async fn lock_row(conn: &mut Conn, target: &Target) -> Outcome<StateRow> {
+    const ADD: &str =
+        "INSERT INTO hubbub_messages (room_no, seq) VALUES (?, ?) {if_absent:room_no}";
+    const LOCK: &str = "SELECT revision, version FROM hubbub_messages \
+        WHERE room_no = ? AND seq = ? {for_update}";
+    let key = args![target.room_no, target.seq];
+    conn.run(ADD, key.clone()).await?;
+    let found: Option<(i64, Option<i64>)> = conn.first(LOCK, key).await?;
+    let (revision, version) = found.unwrap_or_default();
+    Ok(StateRow { revision, version })
+}
+
+/// A recorded change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastChange {
+    pub revision: i64,
+    /// The number of its announcement, once it is published.
+    pub seq: Option<i64>,
+    pub row: i64,
+}
+
+impl LastChange {
+    pub fn announced(self) -> Announced {
+        match self.seq {
+            Some(seq) => Announced::At(loaded(seq)),
+            None => Announced::ByRow {
+                row: self.row,
+                revision: loaded(self.revision),
+            },
+        }
+    }
+}
+
+/// The last change of a message that is of this kind.
+pub(super) async fn last_change(
+    conn: &mut Conn,
+    target: &Target,
+    kind: MessageChangeKind,
+) -> Outcome<Option<LastChange>> {
+    const LAST: &str = "SELECT revision, change_seq, outbox_id FROM hubbub_message_changes \
+        WHERE room_no = ? AND seq = ? AND kind = ? ORDER BY revision DESC LIMIT 1";
+    let values = args![target.room_no, target.seq, stored_kind(kind)];
+    let found: Option<(i64, Option<i64>, i64)> = conn.first(LAST, values).await?;
+    Ok(found.map(|(revision, seq, row)| LastChange { revision, seq, row }))
+}
+
+/// A change to record.
+pub(super) struct NewChange<'a> {
+    pub kind: MessageChangeKind,
+    pub by: &'a UserId,
+    /// Form and stored record of the content before an edit.
+    pub before: (i64, Vec<u8>),
+}
+
+/// Records a change of a message whose row is locked, and adds the row of the outbox that announces it.
+pub(super) async fn record(
+    conn: &mut Conn,
+    target: &Target,
+    row: &StateRow,
+    change: NewChange<'_>,
+) -> Outcome<ChangeOutcome> {
+    const ADD: &str = "INSERT INTO hubbub_message_changes \
+        (room_no, seq, revision, kind, form, at, outbox_id, user_id, record) \
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    const RAISE: &str = "UPDATE hubbub_messages SET revision = ? WHERE room_no = ? AND seq = ?";
+    let revision = row.revision + 1;
+    let is_pin = matches!(
+        change.kind,
+        MessageChangeKind::Pinned | MessageChangeKind::Unpinned
+    );
+    let announcement = ChangeRow {
+        id: target.entry.id,
+        target_seq: target.entry.seq,
+        revision: loaded(revision),
+        user_id: is_pin.then(|| change.by.as_str().to_owned()),
+    };
+    let outbox_row = outbox::add_one(conn, new_row(target, change.kind, &announcement), 0).await?;
+    let now = now(conn).await?;
+    let (form, record) = change.before;
+    let values = args![
+        target.room_no,
+        target.seq,
+        revision,
+        stored_kind(change.kind),
+        form,
+        now,
+        outbox_row,
+        change.by.as_str(),
+        record,
+    ];
+    conn.run(ADD, values).await?;
+    conn.run(RAISE, args![revision, target.room_no, target.seq])
+        .await?;
+    Ok(target.changed(Announced::ByRow {
+        row: outbox_row,
+        revision: loaded(revision),
+    }))
+}
+
+/// The row of the outbox that announces a change.
+pub(super) fn new_row(target: &Target, kind: MessageChangeKind, row: &ChangeRow) -> NewRow {
+    NewRow {
+        room: Some(target.room.clone()),
+        kind: kind.event().to_owned(),
+        payload: serde_json::to_string(row).expect("a row of numbers and texts always serialises"),
+    }
+}

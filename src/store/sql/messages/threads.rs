@@ -1,0 +1,83 @@
+//! Threads: the replies to a message.
+
+use std::collections::BTreeMap;
+
+use super::{entry_columns, loaded, state, stored, target, user};
+use crate::store::sql::archive::entries::{self, EntryRow};
+use crate::store::sql::conn::Conn;
+use crate::store::sql::db::Db;
+use crate::store::sql::fault::Outcome;
+use crate::store::sql::value::{Text, args};
+use crate::store::{MessageRef, Result, StoredMessage, ThreadState};
+
+/// The threads whose roots have these numbers, by the numbers of the roots.
+pub(super) async fn in_range(
+    conn: &mut Conn,
+    room_no: i64,
+    first: i64,
+    last: i64,
+) -> Outcome<Vec<(i64, ThreadState)>> {
+    // Replies without a known root have the number 0 as that of their root.
+    const COUNT: &str = "SELECT root_seq, COUNT(*), MAX(seq) FROM hubbub_replies \
+        WHERE room_no = ? AND root_seq >= ? AND root_seq <= ? AND root_seq > 0 \
+        GROUP BY root_seq ORDER BY root_seq";
+    const PARTICIPANTS: &str = "SELECT t.root_seq, t.user_id FROM \
+        (SELECT a.root_seq, a.user_id, ROW_NUMBER() OVER \
+         (PARTITION BY a.root_seq ORDER BY a.first_seq) AS place FROM \
+         (SELECT root_seq, user_id, MIN(seq) AS first_seq FROM hubbub_replies \
+          WHERE room_no = ? AND root_seq >= ? AND root_seq <= ? AND root_seq > 0 \
+          GROUP BY root_seq, user_id) a) t \
+        WHERE t.place <= 5 ORDER BY t.root_seq, t.place";
+    let counted: Vec<(i64, i64, i64)> = conn.all(COUNT, args![room_no, first, last]).await?;
+    if counted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(i64, Text)> = conn.all(PARTICIPANTS, args![room_no, first, last]).await?;
+    let mut participants: BTreeMap<i64, Vec<_>> = BTreeMap::new();
+    for (root, name) in rows {
+        participants.entry(root).or_default().push(user(name));
+    }
+    let thread = |(root, replies, last): (i64, i64, i64)| {
+        let state = ThreadState {
+            replies: loaded(replies),
+            last_seq: loaded(last),
+            participants: participants.remove(&root).unwrap_or_default(),
+        };
+        (root, state)
+    };
+    Ok(counted.into_iter().map(thread).collect())
+}
+
+pub(super) async fn replies(
+    db: &Db,
+    root: &MessageRef,
+    after: u64,
+    limit: usize,
+) -> Result<Option<Vec<StoredMessage>>> {
+    const REPLIES: &str = concat!(
+        "SELECT ",
+        entry_columns!(),
+        " FROM hubbub_replies t \
+         JOIN hubbub_entries e ON e.room_no = t.room_no AND e.seq = t.seq \
+         WHERE t.room_no = ? AND t.root_seq = ? AND t.seq > ? ORDER BY t.seq LIMIT ?"
+    );
+    let root = root.clone();
+    db.read(move |conn| {
+        let root = root.clone();
+        Box::pin(async move {
+            let Some(target) = target::find(conn, &root).await? else {
+                return Ok(None);
+            };
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let values = args![target.room_no, target.seq, stored(after), limit];
+            let rows: Vec<EntryRow> = conn.all(REPLIES, values).await?;
+            let mut found = Vec::with_capacity(rows.len());
+            for row in rows {
+                found.push(entries::decoded(&target.room, row)?);
+            }
+            let room = (target.room_no, &target.room);
+            state::of_entries(conn, room, found).await.map(Some)
+        })
+    })
+    .await
+}
