@@ -23,6 +23,7 @@ mod jobs;
 mod measure;
 mod measure_outbox;
 mod memberships;
+mod messages;
 mod migrations;
 mod outbox;
 mod reads;
