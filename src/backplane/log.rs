@@ -57,17 +57,21 @@ pub struct NewEntry<'a> {
     pub user: &'a UserId,
     /// Tells how to read the record.
     pub kind: EntryKind,
+    /// The form that the entry makes the newest one of its message; for a [`Pointer`](EntryKind::Pointer)
+    /// only.
+    pub amendment: Option<&'a Amendment>,
 }
 
 impl<'a> NewEntry<'a> {
     /// A change. `nobody` is [`UserId::nobody`].
     #[must_use]
-    pub fn change(room: &'a RoomId, change: &NewChange, nobody: &'a UserId) -> Self {
+    pub fn change(room: &'a RoomId, change: &'a NewChange, nobody: &'a UserId) -> Self {
         Self {
             id: change.id,
             room,
             user: nobody,
             kind: change.kind(),
+            amendment: change.amendment.as_deref(),
         }
     }
 }
@@ -79,6 +83,7 @@ impl<'a> From<&'a NewMessage> for NewEntry<'a> {
             room: &message.room,
             user: &message.user,
             kind: EntryKind::Message,
+            amendment: None,
         }
     }
 }

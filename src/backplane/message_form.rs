@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use super::log::{Entry, EntryKind};
 use crate::domain::{
-    Emoji, Epoch, FormContent, Head, MessageChangeKind, MessageForm, Reaction, RoomId, Timestamp,
-    Tombstone, UserId,
+    Amendment, Emoji, Epoch, FormContent, Head, MessageChangeKind, MessageForm, Reaction, RoomId,
+    Timestamp, Tombstone, UserId,
 };
 
 /// The fields of a tombstone as a JSON object.
@@ -300,6 +300,39 @@ pub fn decode(form: &Bytes) -> Option<MessageForm> {
         },
         reactions,
     })
+}
+
+/// The form that is the newest one once a change has got its number and its time. `earlier`: the newest one
+/// before.
+///
+/// A form may have been read before an earlier change was published. So a version never becomes lower, an
+/// edited message never shows its original content, and a tombstone stays.
+#[must_use]
+pub fn amend(
+    earlier: Option<MessageForm>,
+    amendment: &Amendment,
+    seq: u64,
+    at: Timestamp,
+) -> MessageForm {
+    let is_deleted = |form: &MessageForm| matches!(form.content, FormContent::Deleted(_));
+    let mut form = amendment.form.clone();
+    if let Some(earlier) = earlier {
+        if is_deleted(&earlier) && !is_deleted(&form) {
+            return earlier;
+        }
+        if earlier.version > form.version {
+            form.version = earlier.version;
+            form.edited_at = earlier.edited_at;
+        }
+        if form.content == FormContent::Original {
+            form.content = earlier.content;
+        }
+    }
+    if amendment.raises_version {
+        form.version = seq;
+        form.edited_at = Some(at);
+    }
+    form
 }
 
 /// Replaces the kind and the record. Without a replacement the entry is damaged: it keeps its place, and

@@ -1,7 +1,7 @@
 //! One conformance suite for both backplanes, and the cases that only Redis has: restarts, data
 //! loss, dead nodes, faults.
 //!
-//! Every case of [`log`], [`bus`], [`presence`], [`hot_log_restores`], [`hot_log_watermarks`] and
+//! Every case of [`log`], [`message_changes`], [`bus`], [`presence`], [`hot_log_restores`], [`hot_log_watermarks`] and
 //! [`hot_log_property`] runs on the embedded backplane, on a real redis-server of its own, and on one
 //! whose user has only the documented rights.
 
@@ -14,6 +14,7 @@ mod hot_log_property;
 mod hot_log_restores;
 mod hot_log_watermarks;
 mod log;
+mod message_changes;
 mod presence;
 mod redis_archive;
 mod redis_archive_marker;
@@ -73,6 +74,16 @@ conformance! {
         heads_of_many_rooms_are_read_in_one_call,
         reading_an_unknown_room_fixes_its_epoch,
         rooms_with_unusual_names_stay_separate;
+    message_changes:
+        an_edit_replaces_the_old_form_at_every_place,
+        a_deletion_takes_the_places_of_the_message_and_its_earlier_changes,
+        a_repeated_announcement_amends_nothing,
+        reactions_leave_a_message_as_it_is,
+        forms_are_kept_as_long_as_the_log_has_an_announcement,
+        a_message_older_than_the_log_can_be_changed,
+        pages_of_changed_messages_are_limited_by_bytes,
+        a_series_of_changes_and_messages_keeps_its_order,
+        unarchived_entries_are_read_as_they_are_stored;
     bus:
         events_arrive_in_order_exactly_once,
         an_ended_subscription_delivers_no_events,

@@ -57,7 +57,7 @@ impl HotLog for Memory {
         max_bytes: usize,
     ) -> Result<Option<Vec<Entry>>> {
         Ok(self.without_use(room, |room| {
-            room.read(Window::After(after), limit, max_bytes)
+            room.read_stored(Window::After(after), limit, max_bytes)
         }))
     }
 

@@ -21,7 +21,7 @@ use crate::backplane::{
     Appended, BackplaneError, Entry, EntryKind, NewEntry, RestorePoint, RestoreSource, Result,
     UnarchivedCursor, UnarchivedEntries, Window,
 };
-use crate::domain::{RoomId, UserId};
+use crate::domain::{Amendment, RoomId, UserId};
 
 /// How long a restore may take for each page of entries, and after the last one. Calls that have waited
 /// for as long fail, also if the restore goes on.
@@ -47,6 +47,7 @@ pub(super) struct WaitingAppend {
     room: RoomId,
     user: UserId,
     kind: EntryKind,
+    amendment: Option<Box<Amendment>>,
     key: Option<Box<str>>,
     record: Bytes,
     outcome: oneshot::Sender<Result<Appended>>,
@@ -62,6 +63,7 @@ impl Waiter {
                     room: &append.room,
                     user: &append.user,
                     kind: append.kind,
+                    amendment: append.amendment.as_deref(),
                 };
                 let appended = memory.append_to(room, entry, append.key.as_deref(), append.record);
                 let _ = append.outcome.send(Ok(appended));
@@ -108,7 +110,7 @@ impl UnarchivedEntries for RoomEntries<'_> {
         self.pages.fetch_add(1, Ordering::Relaxed);
         loop {
             let window = Window::After(self.cursor.reached());
-            let read = |room: &mut Room| room.read(window, PAGE_ENTRIES, PAGE_BYTES);
+            let read = |room: &mut Room| room.read_stored(window, PAGE_ENTRIES, PAGE_BYTES);
             let page = self.memory.without_use(self.room, read).unwrap_or_default();
             if page.is_empty() {
                 return Ok(page);
@@ -152,6 +154,7 @@ impl Memory {
             room: entry.room.clone(),
             user: entry.user.clone(),
             kind: entry.kind,
+            amendment: entry.amendment.cloned().map(Box::new),
             key: key.map(Into::into),
             record,
             outcome: sender,

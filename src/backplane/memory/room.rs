@@ -2,6 +2,7 @@
 //! done by the caller.
 
 mod archiving;
+mod forms;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,9 +12,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::occupants::Occupants;
-use crate::backplane::{Appended, BackplaneLimits, Entry, NewEntry, Window};
-use crate::domain::{Epoch, Head, LogSpan, Timestamp, UserId};
+use crate::backplane::{Appended, BackplaneLimits, Entry, EntryKind, NewEntry, Window};
+use crate::domain::{Amendment, Epoch, FormContent, Head, LogSpan, Timestamp, UserId};
 use archiving::Archiving;
+use forms::Forms;
 
 /// Identifies a send: its user and the user's key.
 type SendKey = (UserId, Box<str>);
@@ -24,6 +26,7 @@ pub(super) struct Room {
     seq: u64,
     /// The last entries, without a hole, ending at `seq`.
     log: VecDeque<Entry>,
+    forms: Forms,
     last_message: Instant,
     last_use: Instant,
     sends: HashMap<SendKey, Appended>,
@@ -46,6 +49,7 @@ impl Room {
             epoch: Epoch::fresh(),
             seq: 0,
             log: VecDeque::new(),
+            forms: Forms::default(),
             last_message: now,
             last_use: now,
             sends: HashMap::default(),
@@ -91,7 +95,7 @@ impl Room {
     }
 
     /// Appends the entry, or finds the send that it repeats. Returns its position, and the new
-    /// entry unless it is a repeat.
+    /// entry as readers get it unless it is a repeat. A repeat amends nothing.
     pub(super) fn append(
         &mut self,
         entry: NewEntry<'_>,
@@ -110,7 +114,7 @@ impl Room {
             );
         }
         self.seq += 1;
-        let numbered = Entry {
+        let mut numbered = Entry {
             seq: self.seq,
             epoch: self.epoch.clone(),
             at: Timestamp::now(),
@@ -125,6 +129,9 @@ impl Room {
             duplicate: false,
         };
         self.log.push_back(numbered.clone());
+        if let Some(amendment) = entry.amendment {
+            self.amend(amendment, &mut numbered);
+        }
         self.trim_to_size(limits);
         self.last_message = self.last_use;
         self.note_appended();
@@ -145,6 +152,26 @@ impl Room {
                 .is_some_and(|entry| entry.seq <= self.watermark)
         {
             self.log.pop_front();
+        }
+        self.forms.trim(self.oldest());
+    }
+
+    /// Makes the form of an announcement the newest one, and gives it to the announcement. The message's own
+    /// entry loses the content that it had: it is archived, and readers get the newest form.
+    fn amend(&mut self, amendment: &Amendment, announcement: &mut Entry) {
+        let (seq, at) = (announcement.seq, announcement.at);
+        let form = self.forms.amend(amendment, seq, at);
+        let (target, has_content) = (form.position.seq, form.content != FormContent::Original);
+        self.forms.resolve(announcement);
+        let Some(index) = target.checked_sub(self.oldest()) else {
+            return;
+        };
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        if let Some(original) = self.log.get_mut(index)
+            && has_content
+            && original.kind == EntryKind::Message
+        {
+            original.record = Bytes::new();
         }
     }
 
@@ -170,7 +197,23 @@ impl Room {
         }
     }
 
+    /// Entries as readers get them: each in the newest form of its message.
     pub(super) fn read(&self, window: Window, limit: usize, max_bytes: usize) -> Vec<Entry> {
+        self.select(window, limit, max_bytes, |entry| self.forms.resolve(entry))
+    }
+
+    /// Entries as they are stored.
+    pub(super) fn read_stored(&self, window: Window, limit: usize, max_bytes: usize) -> Vec<Entry> {
+        self.select(window, limit, max_bytes, |_| {})
+    }
+
+    fn select(
+        &self,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+        resolve: impl Fn(&mut Entry),
+    ) -> Vec<Entry> {
         let oldest = self.oldest();
         // The log has no hole, so the index of a seq is its distance from the oldest.
         let index_of = |seq: u64| {
@@ -179,14 +222,15 @@ impl Room {
                 .min(self.log.len())
         };
         let before = |end: usize| {
-            let mut entries = take_within(self.log.range(..end).rev(), limit, max_bytes);
+            let newest = self.log.range(..end).rev();
+            let mut entries = take_within(newest, limit, max_bytes, &resolve);
             entries.reverse();
             entries
         };
         match window {
             Window::After(seq) => {
                 let start = index_of(seq.saturating_add(1));
-                take_within(self.log.range(start..), limit, max_bytes)
+                take_within(self.log.range(start..), limit, max_bytes, &resolve)
             }
             Window::Before(seq) => before(index_of(seq)),
             Window::Newest => before(self.log.len()),
@@ -199,15 +243,18 @@ fn take_within<'a>(
     entries: impl Iterator<Item = &'a Entry>,
     limit: usize,
     max_bytes: usize,
+    resolve: &impl Fn(&mut Entry),
 ) -> Vec<Entry> {
     let mut taken = Vec::new();
     let mut bytes = 0;
     for entry in entries.take(limit) {
+        let mut entry = entry.clone();
+        resolve(&mut entry);
         bytes += entry.record.len();
         if !taken.is_empty() && bytes > max_bytes {
             break;
         }
-        taken.push(entry.clone());
+        taken.push(entry);
     }
     taken
 }

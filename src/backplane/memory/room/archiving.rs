@@ -117,6 +117,7 @@ impl Room {
         }
         if !point.keep_entries {
             self.log.clear();
+            self.forms.clear();
         }
         self.restore_sends(point.sends, limits);
         self.watermark = self.watermark.max(point.watermark).min(self.seq);
@@ -152,7 +153,7 @@ impl Room {
 
     /// Determines since when the oldest unarchived entry waits, after the watermark has moved.
     fn note_unarchived(&mut self) {
-        let oldest = self.read(Window::After(self.watermark), 1, usize::MAX);
+        let oldest = self.read_stored(Window::After(self.watermark), 1, usize::MAX);
         let age = oldest
             .first()
             .map_or(0, |entry| Timestamp::now().0.saturating_sub(entry.at.0));
@@ -280,5 +281,6 @@ impl Room {
         while self.log.front().is_some_and(|entry| entry.seq <= cut) {
             self.log.pop_front();
         }
+        self.forms.trim(self.oldest());
     }
 }
