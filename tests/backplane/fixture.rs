@@ -127,6 +127,7 @@ pub fn settings(url: &str) -> RedisSettings {
         lease: Duration::from_millis(2500),
         sweep_interval: Duration::from_millis(50),
         full_sweep: Duration::from_millis(500),
+        scrub_delay: Duration::from_millis(200),
         check_interval: Duration::from_millis(500),
         ..RedisSettings::default()
     }

@@ -27,6 +27,7 @@ use uuid::Uuid;
 use super::append_outcome::{AppendOutcome, parse_outcomes};
 use super::entry_kind;
 use super::fault::Fault;
+use super::forms;
 use super::keys::{Partition, decode_name, encode_name};
 use super::link::{Link, millis};
 use super::restore::{RestoreRounds, Restores};
@@ -59,6 +60,7 @@ struct QueuedAppend {
     /// The message's id and the name of its send key, as the script takes them; empty without a key.
     send: String,
     id: Uuid,
+    /// The record; for a pointer see [`forms::pointer_argument`].
     record: Bytes,
     /// Becomes true when an append of its series is refused: then those behind it are, too, so that none
     /// comes before it when it is repeated.
@@ -107,6 +109,7 @@ pub(super) struct Appends {
     queues: Vec<Mutex<AppendQueue>>,
     dedupe_ttl: i64,
     history_ttl: i64,
+    scrub_delay: i64,
 }
 
 impl Appends {
@@ -114,6 +117,7 @@ impl Appends {
         link: Arc<Link>,
         restores: Option<Arc<Restores>>,
         limits: &BackplaneLimits,
+        scrub_delay: Duration,
     ) -> Arc<Self> {
         let queues = (0..link.append_queues())
             .map(|_| Mutex::default())
@@ -124,6 +128,7 @@ impl Appends {
             queues,
             dedupe_ttl: millis(limits.dedupe_ttl),
             history_ttl: millis(limits.history_ttl),
+            scrub_delay: millis(scrub_delay),
         })
     }
 
@@ -183,6 +188,10 @@ impl Appends {
         is_series_refused: Option<Arc<AtomicBool>>,
     ) -> Result<oneshot::Receiver<Result<Appended>>> {
         let (reply, outcome) = oneshot::channel();
+        let record = match entry.amendment {
+            Some(amendment) => forms::pointer_argument(&record, amendment),
+            None => record,
+        };
         let partition = Partition::of_room(entry.room);
         let index = self.link.append_queue(partition);
         let was_draining = {
@@ -373,7 +382,8 @@ impl Appends {
         } else {
             String::new()
         };
-        let has_changes = batch.iter().any(|append| append.send.starts_with('A'));
+        let is_change = |append: &QueuedAppend| append.send.starts_with(['A', 'P']);
+        let has_changes = batch.iter().any(is_change);
         let mut permanent_rooms = String::new();
         for append in batch.iter().filter(|append| append.permanent) {
             permanent_rooms.extend([" ", &append.room, " "]);
@@ -384,7 +394,11 @@ impl Appends {
             call.into(),
             permanent_rooms.into(),
             self.link.archive.name(),
-            if has_changes { "1" } else { "" }.into(),
+            if has_changes {
+                self.scrub_delay.into()
+            } else {
+                "".into()
+            },
         ];
         let mut rooms = Vec::new();
         for messages in batch.chunk_by_mut(|one, next| one.room == next.room) {

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! M<seq> <epoch> <time>\n<record>                                   a log entry of kind message
+//! P<seq> <epoch> <time> <bytes of the pointer>\n<pointer><form>         a change of a message
 //! C<version> <previous> <J|L|R> <total> <length of user>\n<user><name>   a membership change
 //! S<version> <previous> <online> <last seen>\n<name>                a status change
 //! T<typing> <length of user>\n<user><name>                          a typing notice
@@ -10,14 +11,16 @@
 //! D\n<user>                                                         close all connections of a user
 //! ```
 //!
-//! The scripts write the first three. The channel tells which room or user they are about. Any other
+//! The scripts write the first four. The channel tells which room or user they are about. Any other
 //! upper-case letter is a log entry of a kind that a later release has added, in the format of the
 //! first line; see [`entry_kind`].
 
 use bytes::Bytes;
 
 use super::entry_kind;
-use crate::backplane::{BusEvent, BusTopic, Entry, EntryKind, ReadReceipt, Typing};
+use crate::backplane::{
+    BusEvent, BusTopic, Entry, EntryKind, ReadReceipt, Typing, message_form,
+};
 use crate::domain::{ChangeKind, Epoch, OnlineStatus, RoomChange, Timestamp, UserId, Username};
 
 /// Decodes an event that arrived on the topic's channel; `None` if it isn't in a known format.
@@ -60,6 +63,20 @@ pub(super) fn decode(topic: &BusTopic, payload: &Bytes) -> Option<BusEvent> {
             user: UserId::trusted(std::str::from_utf8(&payload[body..]).ok()?),
             last_read_seq: number(words.next())?,
         })),
+        (b'P', BusTopic::Room(room)) => {
+            let mut entry = entry(EntryKind::Pointer, &mut words, Bytes::new())?;
+            let length = usize::try_from(number(words.next())?).ok()?;
+            if length > payload.len() - body {
+                return None;
+            }
+            entry.record = payload.slice(body..body + length);
+            // A pointer without a form that can be read keeps its place.
+            let form = message_form::decode(&payload.slice(body + length..));
+            let forms = form.map(|form| (form.position.seq, form));
+            let forms = forms.into_iter().collect();
+            message_form::resolve(std::slice::from_mut(&mut entry), &forms);
+            Some(BusEvent::Message(room.clone(), entry))
+        }
         (letter, BusTopic::Room(room)) => {
             let kind = entry_kind::of_frame(letter)?;
             let entry = entry(kind, &mut words, payload.slice(body..))?;
@@ -202,6 +219,33 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_a_message_is_resolved_when_it_arrives() {
+        let id = "00000000-0000-0000-0000-000000000001";
+        let record = format!(
+            "{{\"event\":\"message_edited\",\"entry_id\":\"{id}\",\"room_id\":\"lobby\",\
+             \"id\":\"{id}\",\"target_seq\":3}}"
+        );
+        let content = r#"{"id":"x","content":"new"}"#;
+        let form = format!("8 1000 3 abc 900 E {}\n{content}", content.len());
+        let decoded = |form: &str| {
+            let payload = format!("P8 abc 1000 {}\n{record}{form}", record.len());
+            let Some(BusEvent::Message(_, entry)) = decode(&lobby(), &payload.into()) else {
+                panic!("not an entry")
+            };
+            assert_eq!((entry.seq, entry.at), (8, Timestamp(1000)));
+            entry
+        };
+        let entry = decoded(&form);
+        assert_eq!(entry.kind, EntryKind::Change);
+        let json: serde_json::Value = serde_json::from_slice(&entry.record).unwrap();
+        assert_eq!(
+            (&json["message"]["content"], &json["message"]["version"]),
+            (&"new".into(), &8.into())
+        );
+        assert_eq!(decoded("damaged").kind, EntryKind::Unknown);
+    }
+
+    #[test]
     fn an_entry_of_a_later_kind_keeps_its_position() {
         let payload = Bytes::from_static(b"X8 abc 1000\nany bytes \xff");
         let Some(BusEvent::Message(_, entry)) = decode(&lobby(), &payload) else {
@@ -220,6 +264,8 @@ mod tests {
             "\n",
             "M\n",
             "M7 abc\n",
+            "P7 abc 1000\n{}",
+            "P7 abc 1000 9\n{}",
             "X7 abc\n",
             "m7 abc 1000\n{}",
             "é\n",

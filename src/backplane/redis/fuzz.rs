@@ -64,6 +64,7 @@ fn fuzz_bus() {
     let seeds: &[&[u8]] = &[
         b"M7 abc 1000\n{\"a\":\"\\n\"}",
         b"X8 abc 1000\n{}",
+        b"P8 abc 1000 2\n{}8 0 3 abc 900 O 0\n",
         b"C12 11 J 3 3\nannAnn",
         b"C12 0 L 0 3\nannAnn\n2",
         b"S5 4 1 1769853600000\nAnn",

@@ -9,9 +9,9 @@ use super::keys::{Partition, encode_name};
 use super::link::ConnectionPool;
 use super::restore::RestoreRounds;
 use super::script::{READ, ScriptReply};
-use super::{Node, entry_kind};
+use super::{Node, entry_kind, forms};
 use crate::backplane::{
-    Appended, Entry, NewChange, Result, RoomLog, Slice, Window, record, until_error,
+    Appended, Entry, NewChange, Result, RoomLog, Slice, Window, message_form, record, until_error,
 };
 use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
 
@@ -68,10 +68,13 @@ impl RoomLog for Node {
             }
         };
         let span = parse_span(&mut reply, self.limits.history_size)?;
-        Ok(Slice {
-            entries: parse_entries(reply)?,
-            span,
-        })
+        let forms = forms::parse(&mut reply)?;
+        let mut entries = parse_entries(reply)?;
+        if !forms.is_empty() {
+            message_form::resolve(&mut entries, &forms);
+            forms::limit_bytes(&mut entries, window, max_bytes);
+        }
+        Ok(Slice { entries, span })
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
@@ -143,7 +146,7 @@ pub(super) fn parse_past(past: &str) -> std::result::Result<Vec<Head>, Fault> {
     past.collect()
 }
 
-/// Parses the entries in the reply of `read.lua`, which follow the span.
+/// Parses the entries in the reply of `read.lua`, which follow the span and the forms.
 pub(super) fn parse_entries(mut reply: ScriptReply) -> std::result::Result<Vec<Entry>, Fault> {
     let mut entries = Vec::new();
     while !reply.is_empty() {

@@ -27,6 +27,7 @@ mod claimed;
 mod concurrency_limit;
 mod entry_kind;
 mod fault;
+mod forms;
 mod frame;
 #[cfg(test)]
 mod fuzz;
@@ -176,7 +177,12 @@ impl Node {
         let link = Arc::new(Link::new(&config, &settings, &limits, archive));
         let restores = restore.map(|source| Restores::new(link.clone(), source, &limits));
         let node = Arc::new(Self {
-            appends: Appends::new(link.clone(), restores.clone(), &limits),
+            appends: Appends::new(
+                link.clone(),
+                restores.clone(),
+                &limits,
+                settings.scrub_delay,
+            ),
             restores,
             unarchived_round: UnarchivedRound::default(),
             registry: Registry::default(),

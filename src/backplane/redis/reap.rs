@@ -13,13 +13,17 @@ use super::Node;
 use super::fault::Fault;
 use super::keys::Partition;
 use super::link::millis;
-use super::script::{CONDEMN, FORGET_LEASE, REAP_ROOMS, REAP_USERS, SWEEP_ROOMS, SWEEP_USERS};
+use super::script::{
+    CONDEMN, FORGET_LEASE, REAP_ROOMS, REAP_USERS, SCRUB, SWEEP_ROOMS, SWEEP_USERS,
+};
 
 /// Graces, or connections of a dead node, that one step handles: no step occupies Redis for more
 /// than a few milliseconds.
 const ITEMS_PER_STEP: i64 = 100;
 /// Consecutive steps of a partition's sweep: when a node has died, many graces end at once.
 const STEPS_PER_SWEEP: usize = 50;
+/// Logs of which a partition's sweep removes the texts of deleted messages, at most.
+const SCRUBS_PER_SWEEP: usize = 16;
 /// Partitions that are swept or reaped concurrently.
 const CONCURRENT_PARTITIONS: usize = 32;
 
@@ -127,7 +131,23 @@ impl Node {
         let _ended = reply.number()?;
         self.count_changes(reply.number()?);
         let until_next = reply.signed()?;
+        if !reply.is_empty() && reply.number()? > 0 {
+            self.scrub(partition).await?;
+        }
         Ok(u64::try_from(until_next).ok().map(Duration::from_millis))
+    }
+
+    /// Removes the texts of deleted messages from the logs of a partition that are due.
+    async fn scrub(&self, partition: Partition) -> Result<(), Fault> {
+        for _ in 0..SCRUBS_PER_SWEEP {
+            let args = vec![self.link.archive.name()];
+            let mut reply = self.link.run(&SCRUB, partition, args).await?;
+            let _removed = reply.number()?;
+            if reply.number()? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Reaps a dead incarnation in a task of its own; does nothing if this node is doing so already.

@@ -56,6 +56,7 @@ scripts! {
     Log READ_UNARCHIVED = "log" "entries" => "read_unarchived";
     Log DIVERGED = "log" => "diverged";
     Log TRIM = "log" => "trim";
+    Log SCRUB = "log" => "scrub";
     Presence CLAIM_RESTORE = "log" "archive" "restore" => "claim_restore";
     Presence READ_CLAIMED = "log" "entries" "restore" => "read_claimed";
     Presence RESTORE_ROOM = "log" "archive" "restore" => "restore_room";

@@ -68,6 +68,9 @@ pub struct RedisSettings {
     /// How long a round over all partitions takes. The round ends graces that were begun by nodes
     /// that are gone.
     pub full_sweep: Duration,
+    /// How long the text of a deleted message may stay in its log. Then the log is written anew: so this is
+    /// also the least time between two times.
+    pub scrub_delay: Duration,
     /// How often the node checks for lost data and moved slots.
     pub check_interval: Duration,
 }
@@ -95,6 +98,7 @@ impl Default for RedisSettings {
             lease: Duration::from_secs(10),
             sweep_interval: Duration::from_millis(250),
             full_sweep: Duration::from_secs(4),
+            scrub_delay: Duration::from_secs(30),
             check_interval: Duration::from_secs(5),
         }
     }

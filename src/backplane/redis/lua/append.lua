@@ -11,11 +11,15 @@
 -- ARGV[7]  a name for this call, if any of its messages has no key; else empty
 -- ARGV[8]  the rooms of the call whose numbering is permanent (base64url, each between spaces)
 -- ARGV[9]  the name of the archive behind the logs; empty: none
--- ARGV[10] not empty if a change is among the entries
+-- ARGV[10] milliseconds after which the text of a deleted message is removed from its log; empty if
+--          no change is among the entries
 -- ARGV[11…] for each room three arguments: the tag of its partition (in a cluster the call's own
 --          tag for all); the room (base64url); and the number of its messages. Then for each of
 --          these messages two arguments: the id (36 characters) followed by <user>:<key>, or empty
---          if the message has no key; and the record. Before the id of a change: A
+--          if the message has no key; and the record. Before the id of a change: A. Before that
+--          of a pointer: P; and its second argument is '<bytes of the record> <target seq> <1 if
+--          the version is raised, else 0> <version> <time of the edit or 0>', a line feed, the
+--          record, and the tail of the target's newest form (see log.lua)
 --
 -- Returns the time; then for each room its epoch and an outcome for each of its messages: the seq
 -- as a number; or for a duplicate the text '1 ' and the first position, as in
@@ -29,11 +33,19 @@
 local ctx = context()
 local dedupe_ms, history_ms, call_name, permanent_rooms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 ctx.archive = ARGV[9]
-local has_changes = ARGV[10] ~= ''
+local scrub_ms = ARGV[10]
+local has_changes = scrub_ms ~= ''
 local FIRST_ROOM = 11
 local SENDS = 'i:'
--- The letter before the id of a change.
-local CHANGE = byte('A')
+-- The letters before the ids of a change and of a pointer.
+local CHANGE, POINTER = byte('A'), byte('P')
+
+-- The letter before the id at ARGV[i]; nil for a message. Ids have no such letter.
+local function letter_at(i)
+  local letter = has_changes and byte(ARGV[i])
+  if letter == CHANGE or letter == POINTER then return letter end
+  return nil
+end
 
 
 local reply_key = call_name ~= '' and key(ctx.tag, SENDS, '=') .. call_name
@@ -61,7 +73,7 @@ while ARGV[at] do
   for i = at + 3, last, 2 do
     if ARGV[i] ~= '' then
       prefix = prefix or key(ARGV[at], SENDS, ARGV[at + 1]) .. ':'
-      local send_key = prefix .. sub(ARGV[i], has_changes and byte(ARGV[i]) == CHANGE and 38 or 37)
+      local send_key = prefix .. sub(ARGV[i], letter_at(i) and 38 or 37)
       key_of[i] = send_key
       send_keys[#send_keys + 1] = send_key
     end
@@ -89,12 +101,61 @@ local function count_duplicates(first, last, key_of, known, seen)
 end
 
 -- Begins a stream anew with this entry, after XADD failed with `reason`.
-local function replace_remnant(reason, log, number, epoch, field, record)
+local function replace_remnant(reason, tag, room, log, number, epoch, field, record)
   -- A stream with ids above the numbering is a remnant of lost data. No other error is a reason to
   -- delete a log.
   if not find(reason, 'equal or smaller', 1, true) then error(reason, 0) end
-  call('DEL', log)
+  remove_log(tag, room)
   call('XADD', log, number .. '-0', 'e', epoch, 't', time, field, record)
+end
+
+-- The letter and the content of the tail of a form, and where its reactions begin.
+local function content_of(tail)
+  local letter, bytes, body = string.match(tail, '^%d+ %S+ %d+ (%a) (%d+)\n()')
+  return letter, body + bytes
+end
+
+-- The newest form after a change. A form may have been read before an earlier change was published:
+-- so a version never becomes lower, an edited message never shows its original content, and a
+-- deleted one stays deleted.
+local function newest_form(earlier, number, raises, version, edited_at, tail)
+  local letter, reactions = content_of(tail)
+  if earlier then
+    local known_version, known_edited_at, at = string.match(earlier, '^(%d+) (%d+) ()')
+    local known_tail = sub(earlier, at)
+    local known_letter, known_reactions = content_of(known_tail)
+    if known_letter == 'D' and letter ~= 'D' then return earlier end
+    if tonumber(known_version) > tonumber(version) then
+      version, edited_at = known_version, known_edited_at
+    end
+    if known_letter == 'E' and letter == 'O' then
+      tail = sub(known_tail, 1, known_reactions - 1) .. sub(tail, reactions)
+    end
+  end
+  if raises == '1' then version, edited_at = number, time end
+  return version .. ' ' .. edited_at .. ' ' .. tail, letter
+end
+
+-- Makes the form of a pointer with this number the newest one of its target. `lifetime_ms`: how long
+-- forms are kept; nil: until the archive has the pointer. Returns the form.
+local function amend(tag, room, numbering, number, first, lifetime_ms, argument)
+  local forms, targets = key(tag, FORMS, room), key(tag, TARGETS, room)
+  local bytes, target, raises, version, edited_at, at =
+    string.match(argument, '^(%d+) (%d+) (%d) (%d+) (%d+)\n()')
+  local earlier = call('HGET', forms, target)
+  local tail = sub(argument, at + bytes)
+  local form, letter = newest_form(earlier, number, raises, version, edited_at, tail)
+  call('HSET', forms, target, form)
+  call('ZADD', targets, number, target)
+  call('HSET', numbering, 'f', '1')
+  for _, name in ipairs({ forms, targets }) do
+    if lifetime_ms then call('PEXPIRE', name, int(lifetime_ms)) else call('PERSIST', name) end
+  end
+  if letter == 'D' then
+    call('ZADD', key(tag, SCRUBS, ''), 'NX', int(ctx.now + scrub_ms), room)
+  end
+  remove_forms(tag, room, first)
+  return form
 end
 
 local reply = { time }
@@ -106,14 +167,14 @@ local reply = { time }
 local function append(at, last, new, head, archived)
   local tag, room = ARGV[at], ARGV[at + 1]
   local numbering, log, channel = room_keys(tag, room)
-  local epoch, seq, must_renew, position_end
+  local epoch, seq, must_renew, has_forms, position_end
   local trim_by, trim_limit = 'MAXLEN', history_size
   if new ~= '0' then
     if archived then
-      epoch = archived.epoch
+      epoch, has_forms = archived.epoch, archived.has_forms
     else
       local _, last_renewal
-      epoch, _, last_renewal = open_numbering(ctx, tag, room, numbering)
+      epoch, _, last_renewal, has_forms = open_numbering(ctx, tag, room, numbering)
       must_renew = last_renewal ~= renewal
     end
     -- The numbering advances for all messages at once. This is the first write: a Redis without
@@ -122,7 +183,7 @@ local function append(at, last, new, head, archived)
     reply[head] = epoch
     position_end = ' ' .. epoch .. ' ' .. time
     if archived then
-      if archived.watermark >= seq then keep_unarchived(ctx, tag, room) end
+      if archived.watermark >= seq then keep_unarchived(ctx, tag, room, has_forms) end
       trim_by, trim_limit = 'MINID', first_kept(seq + new, archived.watermark)
     end
   end
@@ -134,16 +195,27 @@ local function append(at, last, new, head, archived)
       outcome = seq
       local number, record = int(seq), ARGV[i + 1]
       local field, frame, id = 'm', 'M', 1
-      if has_changes and byte(ARGV[i]) == CHANGE then field, frame, id = 'a', 'A', 2 end
+      local letter, pointer_bytes = letter_at(i), ''
+      if letter == CHANGE then
+        field, frame, id = 'a', 'A', 2
+      elseif letter == POINTER then
+        local bytes, at = string.match(record, '^(%d+) [%d ]+\n()')
+        field, frame, id, pointer_bytes = 'c', 'P', 2, ' ' .. bytes
+        record = sub(record, at, at + bytes - 1)
+      end
       local added = protected_call('XADD', log, trim_by, '~', trim_limit, number .. '-0',
         'e', epoch, 't', time, field, record)
       if type(added) == 'table' then
-        replace_remnant(added.err, log, number, epoch, field, record)
+        replace_remnant(added.err, tag, room, log, number, epoch, field, record)
         must_renew = not archived
       end
       if must_renew then
         local permanent = find(permanent_rooms, ' ' .. room .. ' ', 1, true)
         call('PEXPIRE', log, int(history_ms + period_ms))
+        if has_forms then
+          call('PEXPIRE', key(tag, FORMS, room), int(history_ms + period_ms))
+          call('PEXPIRE', key(tag, TARGETS, room), int(history_ms + period_ms))
+        end
         renew_numbering(ctx, tag, room, permanent)
         call('HSET', numbering, 'x', renewal)
         must_renew = false
@@ -153,9 +225,16 @@ local function append(at, last, new, head, archived)
         call('SET', send_key, position, 'PX', dedupe_ms)
         known[send_key] = '1 ' .. position
       end
+      if letter == POINTER then
+        local first = archived and trim_limit or int(math.max(0, seq - history_size) + 1)
+        local lifetime_ms = not archived and history_ms + period_ms or nil
+        record = record .. amend(tag, room, numbering, number, first, lifetime_ms, ARGV[i + 1])
+        has_forms = true
+      end
       -- The message is stored by now. If it can't be published, nodes find it when they compare
       -- heads.
-      protected_call(publish_command, channel, frame .. number .. position_end .. '\n' .. record)
+      protected_call(publish_command, channel,
+        frame .. number .. position_end .. pointer_bytes .. '\n' .. record)
     end
     head = head + 1
     reply[head] = outcome

@@ -13,18 +13,18 @@ local function is_lost(tag, room, current_epoch, outcome)
   return true
 end
 
--- Reads the numbering of the room whose arguments begin at ARGV[at]: a table of epoch and watermark,
--- or false if the room must be restored first. `key_of` has the send key of the message at each
+-- Reads the numbering of the room whose arguments begin at ARGV[at]: a table of epoch, watermark and
+-- has_forms, or false if the room must be restored first. `key_of` has the send key of the message at each
 -- index of ARGV. Removes the send keys of messages that were lost from `known`.
 local function open_archived(ctx, at, key_of, known)
   local tag, room = ARGV[at], ARGV[at + 1]
-  local epoch, _, watermark = archived_numbering(ctx, key(tag, NUMBERING, room))
+  local epoch, _, watermark, has_forms = archived_numbering(ctx, key(tag, NUMBERING, room))
   if not epoch then return false end
   for i = at + 3, at + 2 + 2 * ARGV[at + 2], 2 do
     local outcome = key_of[i] and known[key_of[i]]
     if outcome and is_lost(tag, room, epoch, outcome) then known[key_of[i]] = nil end
   end
-  return { epoch = epoch, watermark = watermark }
+  return { epoch = epoch, watermark = watermark, has_forms = has_forms }
 end
 
 -- The lowest seq that a log must keep, as text: entries that are archived and older than the newest

@@ -57,8 +57,8 @@ end
 local function advance(at)
   local tag, room, epoch, reported = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local numbering = key(tag, NUMBERING, room)
-  local fields = call('HMGET', numbering, 'e', 's', 'r', 'a', 'y', 'd')
-  local current, seq, history, before, earlier, shared = unpack(fields)
+  local fields = call('HMGET', numbering, 'e', 's', 'r', 'a', 'y', 'd', 'f')
+  local current, seq, history, before, earlier, shared, has_forms = unpack(fields)
   if not current or not before or string.match(history, ' (%S+)$') ~= archive then return 0 end
   seq, before = tonumber(seq), tonumber(before)
   local epoch_end = end_of_epoch(tag, room, epoch, current, seq, shared)
@@ -77,7 +77,7 @@ local function advance(at)
     call('ZADD', key(tag, UNARCHIVED, ''), int(ctx.now), room)
   else
     local permanent = find(permanent_rooms, ' ' .. room .. ' ', 1, true)
-    release_archived(ctx, tag, room, permanent, history_ms)
+    release_archived(ctx, tag, room, permanent, history_ms, has_forms)
   end
   -- While much was not archived, appends have trimmed less than the history size allows.
   if before < seq - ctx.history_size then

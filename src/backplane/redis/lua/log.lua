@@ -6,14 +6,22 @@
 --           membership, x the last renewal of the retention (see append.lua). Behind an archive
 --           also: a watermark, y the ranges after it that the archive has (as 'first last first
 --           last …'), d the last seq that log and archive share, once they differ; and r is
---           followed by the name of the archive
+--           followed by the name of the archive. Also: f is 1 if the room ever had forms
 -- h:<room>  stream, the log. Ids are seq-0. Fields: e epoch, t time, then the record under the
---           letter of the entry's kind: m message (r in entries of earlier releases); other letters
---           are kinds of later releases
+--           letter of the entry's kind: m message (r in entries of earlier releases), a change,
+--           c pointer: a change of a message; other letters are kinds of later releases. The record
+--           of a message is empty if its text was removed: it is archived, and has a form
+-- f:<room>  hash: seq of a changed message → its newest form: the version, the time of the edit or
+--           0, and the tail: '<seq> <epoch> <time> <letter> <bytes>', a line feed, so many bytes
+--           of content, and the reactions. Letters: O original content, E edited, D deleted
+-- t:<room>  sorted set: seqs of the messages in f:<room>, by the seq of their last pointer
+-- x         sorted set: rooms of the partition whose logs have texts of deleted messages, by the
+--           time at which these have to be removed
 -- a         sorted set: rooms of the partition with entries above their watermark, by the time
 --           since which the oldest one may be waiting for the archive; and rooms that have diverged
 --           from the archive
 local NUMBERING, LOG, CHANGES, MEMBERS, UNARCHIVED = 'm:', 'h:', 'p:', 'u:', 'a'
+local FORMS, TARGETS, SCRUBS = 'f:', 't:', 'x'
 
 -- The names that an append needs, in one call: the room's numbering, its log and its channel.
 local function room_keys(tag, room)
@@ -55,16 +63,34 @@ local function record_epoch_end(tag, room, epoch, seq)
   for i = 1, #past do call('HSET', numbering, tostring(i), past[i]) end
 end
 
+-- Removes a room's log with its forms.
+local function remove_log(tag, room)
+  call('DEL', key(tag, LOG, room), key(tag, FORMS, room), key(tag, TARGETS, room))
+end
+
+-- Removes forms without a pointer from `first` on: nothing that can be read needs them. At most 500.
+-- Returns their number.
+local function remove_forms(tag, room, first)
+  local targets = key(tag, TARGETS, room)
+  local unused = call('ZRANGEBYSCORE', targets, '-inf', '(' .. int(first), 'LIMIT', 0, 500)
+  if unused[1] then
+    call('HDEL', key(tag, FORMS, room), unpack(unused))
+    call('ZREM', targets, unpack(unused))
+  end
+  return #unused
+end
+
 -- The room's numbering, which is begun if there is none. If Redis was restarted, restored or
 -- promoted since the last call (its replid differs), the end of the log may be lost: a new epoch
 -- continues from where the surviving data ends, and the end of the previous epoch is recorded.
--- Returns the epoch, the last seq, and the last renewal of the retention unless a new epoch has
--- begun. `numbering` is the name of the room's key. Never used with an archive: see archive.lua.
+-- Returns the epoch, the last seq, the last renewal of the retention unless a new epoch has begun,
+-- and whether the room has forms. `numbering` is the name of the room's key. Never used with an archive: see archive.lua.
 local function open_numbering(ctx, tag, room, numbering)
-  local fields = call('HMGET', numbering, 'e', 's', 'r', 'x')
-  local epoch, seq, known_replid, renewal = fields[1], fields[2], fields[3], fields[4]
+  local fields = call('HMGET', numbering, 'e', 's', 'r', 'x', 'f')
+  local epoch, seq, known_replid, renewal, has_forms = unpack(fields)
   if not epoch then
-    call('DEL', key(tag, LOG, room), key(tag, CHANGES, room))
+    remove_log(tag, room)
+    call('DEL', key(tag, CHANGES, room))
     call('HSET', numbering, 'e', new_epoch(ctx), 's', '0', 'r', replid(ctx))
     call('PEXPIRE', numbering, ctx.ttl_ms)
     return new_epoch(ctx), 0
@@ -73,9 +99,9 @@ local function open_numbering(ctx, tag, room, numbering)
     record_epoch_end(tag, room, epoch, seq)
     call('HSET', numbering, 'e', new_epoch(ctx), 'r', replid(ctx))
     call('HDEL', numbering, 'a', 'y', 'd')
-    return new_epoch(ctx), tonumber(seq)
+    return new_epoch(ctx), tonumber(seq), nil, has_forms
   end
-  return epoch, tonumber(seq), renewal
+  return epoch, tonumber(seq), renewal, has_forms
 end
 
 -- Sets how long the room's numbering is kept: without a limit while the room has members or entries

@@ -8,8 +8,8 @@
 -- ARGV[9]  the most bytes of records to return; one entry is returned even if its record is larger
 -- ARGV[10] the name of the archive behind the log; empty: none
 --
--- Returns epoch, last seq, oldest seq, the previous epochs (see span.lua); then the entries (see
--- entries.lua). Atomic: all of the same moment. Begins the numbering of a room that has none, so
+-- Returns epoch, last seq, oldest seq, the previous epochs (see span.lua); then the number of forms
+-- and the forms that the entries need; then the entries (see entries.lua). Atomic: all of the same moment. Begins the numbering of a room that has none, so
 -- that its epoch lasts. With an archive: UNRESTORED if the room must be restored first.
 local ctx = context()
 local room = ARGV[5]
@@ -17,7 +17,7 @@ local mode, reference = ARGV[6], tonumber(ARGV[7])
 local limit, max_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 ctx.archive = ARGV[10]
 
-local epoch, seq, watermark = numbering_of(ctx, room)
+local epoch, seq, watermark, has_forms = numbering_of(ctx, room)
 if not epoch then return unrestored_error() end
 local reply, oldest = span_reply(ctx, room, epoch, seq, watermark)
 local found = {}
@@ -33,4 +33,5 @@ if limit > 0 then
     end
   end
 end
+if has_forms then add_forms(ctx, reply, room, found, max_bytes) else reply[#reply + 1] = 0 end
 return add_entries(reply, found, mode ~= 'A', max_bytes)

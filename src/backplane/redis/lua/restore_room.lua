@@ -31,7 +31,7 @@ local SENDS = 'i:'
 ctx.archive = archive
 local claim, numbering = restore_key(ctx, room), key(ctx.tag, NUMBERING, room)
 if call('GET', claim) ~= token then return { 'LOST' } end
-local known = call('HMGET', numbering, 'e', 's', 'r', 'a')
+local known = call('HMGET', numbering, 'e', 's', 'r', 'a', 'f')
 if (known[1] or '') ~= claimed_epoch or (known[1] and known[2] or '') ~= claimed_seq then
   call('DEL', claim)
   return { 'CHANGED' }
@@ -48,9 +48,10 @@ end
 if not is_last then return { 'DONE' } end
 
 if not known[1] then
-  call('DEL', key(ctx.tag, LOG, room), key(ctx.tag, CHANGES, room))
+  remove_log(ctx.tag, room)
+  call('DEL', key(ctx.tag, CHANGES, room))
 elseif not keeps_entries then
-  call('DEL', key(ctx.tag, LOG, room))
+  remove_log(ctx.tag, room)
 end
 -- Watermark and ranges of entries that stay count on, unless they are about another archive.
 if known[4] and keeps_entries and string.match(known[3], ' (%S+)$') == archive then
@@ -73,9 +74,9 @@ end
 call('HDEL', numbering, 'd', 'x')
 call('HSET', numbering, 'e', epoch, 's', seq, 'r', archived_history(ctx), 'a', int(watermark))
 if watermark < tonumber(seq) then
-  keep_unarchived(ctx, ctx.tag, room)
+  keep_unarchived(ctx, ctx.tag, room, known[5])
 else
-  release_archived(ctx, ctx.tag, room, is_permanent, history_ms)
+  release_archived(ctx, ctx.tag, room, is_permanent, history_ms, known[5])
 end
 call('DEL', claim)
 return { 'DONE' }

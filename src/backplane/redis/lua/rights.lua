@@ -58,6 +58,7 @@ try('XRANGE', STREAM, '-', '+')
 try('XREVRANGE', STREAM, '+', '-')
 if archive ~= '' then try('XTRIM', STREAM, 'MINID', '=', '1') end
 try('PERSIST', STRING)
+try('PTTL', STRING)
 try('EXISTS', STRING)
 -- If DEL is denied, the keys expire.
 for _, scratch_key in ipairs({ STRING, HASH, SET, SORTED_SET, STREAM }) do

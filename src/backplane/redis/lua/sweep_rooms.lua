@@ -2,8 +2,9 @@
 --
 -- ARGV[5]  the most graces to end
 --
--- Returns the number of graces ended, the number of changes published, and the milliseconds until
--- the next grace ends (-1: there is none). Atomic. Any node may run it.
+-- Returns the number of graces ended, the number of changes published, the milliseconds until the
+-- next grace ends (-1: there is none), and the number of logs that scrub.lua has to handle now (at most
+-- one is counted). Atomic. Any node may run it.
 local ctx = context()
 local limit = ARGV[5]
 
@@ -16,4 +17,5 @@ for i = 1, #due do
     changes = changes + remove_member(ctx, room, user)
   end
 end
-return { #due, changes, until_next_grace(ctx) }
+local logs = call('ZRANGEBYSCORE', key(ctx.tag, SCRUBS, ''), '-inf', int(ctx.now), 'LIMIT', 0, 1)
+return { #due, changes, until_next_grace(ctx), #logs }
