@@ -25,6 +25,7 @@ mod redis_deployments;
 mod redis_entry_kinds;
 mod redis_faults;
 mod redis_layout;
+mod redis_message_changes;
 mod redis_nodes;
 mod redis_rate_limiter;
 mod redis_restore_claims;

@@ -60,6 +60,10 @@ impl Cluster {
         Self { servers }
     }
 
+    pub fn servers(&self) -> &[RedisServer] {
+        &self.servers
+    }
+
     pub fn url(&self) -> String {
         format!(
             "redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}",
