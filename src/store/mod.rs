@@ -19,6 +19,8 @@ mod recovery;
 mod retention;
 mod settings;
 pub mod sql;
+#[cfg(test)]
+pub(crate) mod testing;
 mod transfer;
 mod users;
 

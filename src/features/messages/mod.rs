@@ -11,6 +11,7 @@ mod lists;
 mod mentions;
 mod positions;
 mod publications;
+mod reaction_batches;
 mod receipts;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -35,6 +36,7 @@ pub use first_joins::FirstJoins;
 pub use form::{CurrentMessage, is_listed};
 pub use lists::{PinnedMessage, Reader, ReaderPage, Replies, ThreadPage};
 pub use mentions::Mentions;
+pub use reaction_batches::ReactionBatches;
 pub use publications::{PolledPublications, Publications};
 
 /// The parts that sending, joining and histories use, too.
