@@ -16,8 +16,8 @@ use crate::config::{CommandLine, Config};
 use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
 use crate::store::{
-    ArchiveStore, ChatStore, DatabaseSettings, DirectoryStore, IdempotencyStore, JobQueue, Outbox,
-    RecoveryStore, Run, StoreError,
+    ArchiveStore, ChatStore, DatabaseSettings, DirectoryStore, IdempotencyStore, JobQueue,
+    MessageStore, Outbox, RecoveryStore, Run, StoreError,
 };
 use crate::telemetry::sample::Sample;
 
@@ -90,6 +90,11 @@ impl Database {
 
     /// The outbox.
     pub fn outbox(&self) -> Arc<dyn Outbox> {
+        self.store.clone()
+    }
+
+    /// The changes of messages.
+    pub fn messages(&self) -> Arc<dyn MessageStore> {
         self.store.clone()
     }
 

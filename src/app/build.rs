@@ -159,10 +159,12 @@ impl Parts {
             Some(database) => {
                 let settings = outbox::JobSettings::default();
                 let jobs = outbox::JobRunner::new(database.jobs(), jobs, settings);
-                let (outbox, deployment) = (database.outbox(), database.deployment().await?);
+                let (outbox, messages) = (database.outbox(), database.messages());
+                let deployment = database.deployment().await?;
                 let archive = database.start_archive(config, &mut backplane).await?;
                 let worker = outbox::Worker::new(
                     outbox,
+                    messages,
                     backplane.log.clone(),
                     backplane.lifecycle.clone(),
                     deployment,

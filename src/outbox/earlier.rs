@@ -1,11 +1,12 @@
 //! Finds the entries that earlier attempts to publish rows may have left in the log.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::progress::Position;
 use crate::backplane::{BackplaneError, Entry, EntryKind, RoomLog, Window, change_record};
 use crate::domain::RoomId;
 
@@ -18,8 +19,8 @@ const CLOCK_DIFFERENCE: Duration = Duration::from_secs(3600);
 /// The result of a search.
 #[derive(Default)]
 pub(super) struct Search {
-    /// These are in the log.
-    pub found: HashSet<Uuid>,
+    /// These are in the log, at these positions.
+    pub found: HashMap<Uuid, Position>,
     /// Why the search has ended early.
     pub error: Option<BackplaneError>,
 }
@@ -64,8 +65,24 @@ pub(super) async fn find(
 }
 
 /// Takes the ids of the page's changes out of those that are missing.
-fn taken_from(missing: &mut HashSet<Uuid>, page: &[Entry]) -> Vec<Uuid> {
-    let changes = page.iter().filter(|entry| entry.kind == EntryKind::Change);
-    let ids = changes.filter_map(|entry| Some(change_record::Parts::of(&entry.record)?.id));
-    ids.filter(|id| missing.remove(id)).collect()
+fn taken_from(missing: &mut HashSet<Uuid>, page: &[Entry]) -> Vec<(Uuid, Position)> {
+    let mut taken = Vec::new();
+    for entry in page {
+        // Announcements of changes of messages are read as complete changes, which have their ids.
+        if !matches!(entry.kind, EntryKind::Change | EntryKind::Pointer) {
+            continue;
+        }
+        let Some(parts) = change_record::Parts::of(&entry.record) else {
+            continue;
+        };
+        if missing.remove(&parts.id) {
+            let position = Position {
+                seq: entry.seq,
+                at: entry.at,
+                reactions: None,
+            };
+            taken.push((parts.id, position));
+        }
+    }
+    taken
 }

@@ -5,11 +5,14 @@
 //! has its number. A worker that ends in between leaves a row that another one claims after the lease:
 //! the log finds that its id was used before.
 
+mod announcements;
 mod earlier;
 mod ids;
 mod jobs;
 mod metrics;
 mod payloads;
+mod progress;
+mod publications;
 mod publish;
 mod rooms;
 #[cfg(test)]
@@ -24,7 +27,7 @@ use uuid::Uuid;
 
 use crate::backplane::{Lifecycle, RoomLog};
 use crate::domain::RoomId;
-use crate::store::{Outbox, OutboxRow, StoreError};
+use crate::store::{MessageStore, Outbox, OutboxRow, StoreError};
 use crate::telemetry::meter::Counter;
 use rooms::Rooms;
 
@@ -32,6 +35,7 @@ pub use jobs::{Job, JobError, JobRunner, JobSettings};
 pub use payloads::{
     AccountMail, AddressChanged, ForgetUser, JobPayload, MailSubject, PasswordForgotten,
 };
+pub use publications::{Publications, Published};
 
 /// The most rows that are claimed at once.
 const BATCH: usize = 200;
@@ -54,6 +58,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// Publishes the rows of an outbox.
 pub struct Worker {
     outbox: Arc<dyn Outbox>,
+    messages: Arc<dyn MessageStore>,
+    publications: Arc<Publications>,
     log: Arc<dyn RoomLog>,
     lifecycle: Arc<dyn Lifecycle>,
     /// The archive's id, which makes the ids of entries differ between deployments.
@@ -77,9 +83,10 @@ struct Claimed {
 }
 
 impl Worker {
-    /// A worker for this outbox and this log.
+    /// A worker for this outbox, with these messages, and this log.
     pub fn new(
         outbox: Arc<dyn Outbox>,
+        messages: Arc<dyn MessageStore>,
         log: Arc<dyn RoomLog>,
         lifecycle: Arc<dyn Lifecycle>,
         deployment: Uuid,
@@ -87,6 +94,8 @@ impl Worker {
     ) -> Arc<Self> {
         Arc::new(Self {
             outbox,
+            publications: Publications::new(messages.clone()),
+            messages,
             log,
             lifecycle,
             deployment,
@@ -95,6 +104,12 @@ impl Worker {
             postponed: Counter::default(),
             failed: Counter::default(),
         })
+    }
+
+    /// The changes of messages that this worker publishes, for the calls that wait for them. They work
+    /// also where the worker doesn't run.
+    pub fn publications(&self) -> Arc<Publications> {
+        self.publications.clone()
     }
 
     /// Publishes rows until the task is aborted. That loses nothing: another worker goes on.

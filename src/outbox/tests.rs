@@ -1,5 +1,7 @@
 //! Tests of the worker on an embedded log and an outbox of their own.
 
+mod messages;
+
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -14,6 +16,7 @@ use crate::backplane::{
     change_record, memory,
 };
 use crate::domain::{Head, NewMessage};
+use crate::store::testing::{FakeMessages, MessageCalls};
 use crate::store::{Claim, OutboxId, Result, RowState};
 
 /// An outbox with rows in memory. So many calls of `done` fail.
@@ -42,6 +45,26 @@ impl Rows {
         let ids = self.left().into_iter();
         ids.filter(|id| !leased.contains(id)).collect()
     }
+
+    fn remove(&self, done: &[Claim]) -> Result<()> {
+        let mut failures = self.failures.lock();
+        if *failures > 0 && !done.is_empty() {
+            *failures -= 1;
+            return Err(StoreError::Unavailable("on purpose".to_owned()));
+        }
+        let mut rows = self.rows.lock();
+        rows.retain(|row| !done.contains(&row.claim()));
+        Ok(())
+    }
+}
+
+/// No messages that were changed.
+struct NoMessages;
+
+impl MessageCalls for NoMessages {}
+
+fn no_messages() -> Arc<dyn MessageStore> {
+    Arc::new(FakeMessages(NoMessages))
 }
 
 #[async_trait]
@@ -65,14 +88,7 @@ impl Outbox for Rows {
     }
 
     async fn done(&self, done: &[Claim]) -> Result<()> {
-        let mut failures = self.failures.lock();
-        if *failures > 0 && !done.is_empty() {
-            *failures -= 1;
-            return Err(StoreError::Unavailable("on purpose".to_owned()));
-        }
-        let mut rows = self.rows.lock();
-        rows.retain(|row| !done.contains(&row.claim()));
-        Ok(())
+        self.remove(done)
     }
 
     async fn retry(&self, claims: &[Claim], _: Duration, _: &str) -> Result<()> {
@@ -136,6 +152,7 @@ fn worker(
     let (log, lifecycle) = (backplane.log, backplane.lifecycle);
     let worker = Worker::new(
         outbox.clone(),
+        no_messages(),
         log.clone(),
         lifecycle,
         Uuid::from_u128(1),
@@ -247,6 +264,8 @@ struct TestLog {
     /// Refuses to announce these.
     refused: Mutex<HashSet<Uuid>>,
     reads: AtomicUsize,
+    /// The changes of each call.
+    announced: Mutex<Vec<Vec<NewChange>>>,
 }
 
 impl TestLog {
@@ -256,6 +275,7 @@ impl TestLog {
             hanging: None,
             refused: Mutex::default(),
             reads: AtomicUsize::new(0),
+            announced: Mutex::default(),
         }
     }
 }
@@ -293,6 +313,7 @@ impl RoomLog for TestLog {
         if Some(room) == self.hanging.as_ref() {
             std::future::pending::<()>().await;
         }
+        self.announced.lock().push(changes.to_vec());
         let mut positions = Vec::new();
         for change in changes {
             if self.refused.lock().contains(&change.id) {
@@ -312,7 +333,8 @@ impl RoomLog for TestLog {
 /// A worker for these rows on a log with faults.
 fn worker_on(log: Arc<TestLog>, outbox: Arc<Rows>, dedupe_ttl: Duration) -> Arc<Worker> {
     let lifecycle = memory::embedded(BackplaneLimits::default()).lifecycle;
-    Worker::new(outbox, log, lifecycle, Uuid::from_u128(1), dedupe_ttl)
+    let id = Uuid::from_u128(1);
+    Worker::new(outbox, no_messages(), log, lifecycle, id, dedupe_ttl)
 }
 
 fn id_of(row: OutboxId) -> Uuid {
@@ -397,7 +419,8 @@ async fn rows_are_due_as_soon_as_the_log_is_back() {
     });
     let id = Uuid::from_u128(1);
     let dedupe_ttl = Duration::from_secs(60);
-    let worker = Worker::new(outbox.clone(), log, lifecycle.clone(), id, dedupe_ttl);
+    let (store, messages) = (outbox.clone(), no_messages());
+    let worker = Worker::new(store, messages, log, lifecycle.clone(), id, dedupe_ttl);
     let running = tokio::spawn(worker.run());
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(outbox.rows.lock()[0].attempts, 0, "claimed in vain");

@@ -75,7 +75,9 @@ async fn publish(test: &TestStore, is_one_by_one: bool) -> Duration {
     };
     let outbox = Arc::new(test.store.clone());
     let lifecycle = backplane.lifecycle.clone();
-    let worker = Worker::new(outbox, log, lifecycle, Uuid::now_v7(), limits.dedupe_ttl);
+    let messages = outbox.clone();
+    let (id, dedupe_ttl) = (Uuid::now_v7(), limits.dedupe_ttl);
+    let worker = Worker::new(outbox, messages, log, lifecycle, id, dedupe_ttl);
     let (stop, stopped) = watch::channel(false);
     let began = Instant::now();
     let running = tokio::spawn(worker.run_until(stopped));
