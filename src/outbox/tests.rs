@@ -201,7 +201,7 @@ async fn an_outcome_is_recorded_while_the_lease_lasts() {
 
 #[tokio::test(start_paused = true)]
 async fn a_row_that_could_not_be_removed_is_published_once() {
-    for dedupe_ttl in [Duration::from_secs(60), Duration::from_millis(1)] {
+    for dedupe_ttl in [Duration::from_secs(600), Duration::from_millis(1)] {
         let (worker, outbox, log) = worker(vec![row(1, "session_ended")], dedupe_ttl);
         *outbox.failures.lock() = usize::MAX;
         worker.publish_due().await.unwrap_err();
