@@ -17,7 +17,7 @@ use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
 use crate::store::{
     ArchiveStore, ChatStore, DatabaseSettings, DirectoryStore, IdempotencyStore, JobQueue,
-    MessageStore, Outbox, RecoveryStore, Run, StoreError,
+    MessageStore, Outbox, RecoveryStore, Run, StoreError, UrgentRows,
 };
 use crate::telemetry::sample::Sample;
 
@@ -95,6 +95,11 @@ impl Database {
 
     /// The changes of messages.
     pub fn messages(&self) -> Arc<dyn MessageStore> {
+        self.store.clone()
+    }
+
+    /// The urgent rows of the outbox.
+    pub fn urgent_rows(&self) -> Arc<dyn UrgentRows> {
         self.store.clone()
     }
 

@@ -30,10 +30,11 @@ use crate::gateway::connections::Connections;
 use crate::gateway::http::{self, CallerRateLimiter, HttpState, RequestLog};
 use crate::gateway::socketio::Gateway;
 use crate::gateway::websocket::{MIN_MEAN_FRAME_BYTES, PlainWebSocket};
-use crate::outbox;
+use crate::outbox::{self, OverdueWatch};
 use crate::server::admission::Admission;
 use crate::server::tls::Tls;
 use crate::server::{Listener, Timeouts, register_stream_types};
+use crate::store::UrgentRows;
 use crate::telemetry::line_budget::LineBudget;
 
 /// How often the certificate's files are checked for a change.
@@ -69,6 +70,7 @@ impl App {
         {
             workers.push(tokio::spawn(runner.run(stopped.clone())));
         }
+        tasks.extend(parts.watch_overdue());
         let listening = listen(config, &parts, tls, &stopped, &mut tasks).await?;
         Ok(Self {
             address: listening.address,
@@ -101,6 +103,8 @@ pub(super) struct Parts {
     pub(super) outbox: Option<Arc<outbox::Worker>>,
     /// The jobs of the outbox, which have yet to run; `None` without a database.
     pub(super) jobs: Option<Arc<outbox::JobRunner>>,
+    /// `None` where there are no accounts.
+    urgent_rows: Option<Arc<dyn UrgentRows>>,
     /// The Engine.IO layer's control of all its sessions.
     control: Control,
     delivery: Arc<Delivery>,
@@ -119,6 +123,14 @@ impl Parts {
         let accounts = self.accounts.clone();
         let accounts = accounts.map(|accounts| tokio::spawn(accounts.remove_expired()));
         answers.into_iter().chain(accounts).collect()
+    }
+
+    /// Starts to check the rights of connections where the announcement of a removal is late.
+    fn watch_overdue(&self) -> Option<JoinHandle<()>> {
+        let connections = self.connections.clone();
+        let recheck = move |room: &RoomId, user: &UserId| connections.recheck_user(room, user);
+        let watch = OverdueWatch::new(self.urgent_rows.clone()?, Box::new(recheck));
+        Some(tokio::spawn(watch.run()))
     }
 
     /// Connects to the database and to Redis, if there are such, and starts the workers.
@@ -153,6 +165,10 @@ impl Parts {
         };
         let chat_store = match (&database, &accounts) {
             (Some(database), Some(_)) => Some(database.chats()),
+            _ => None,
+        };
+        let urgent_rows = match (&database, &accounts) {
+            (Some(database), Some(_)) => Some(database.urgent_rows()),
             _ => None,
         };
         let (archive, outbox, jobs) = match database {
@@ -212,6 +228,7 @@ impl Parts {
             archive,
             outbox,
             jobs,
+            urgent_rows,
             control,
             delivery,
             messaging,

@@ -10,6 +10,7 @@ mod earlier;
 mod ids;
 mod jobs;
 mod metrics;
+mod overdue;
 mod payloads;
 mod progress;
 mod publications;
@@ -32,6 +33,7 @@ use crate::telemetry::meter::Counter;
 use rooms::Rooms;
 
 pub use jobs::{Job, JobError, JobRunner, JobSettings};
+pub use overdue::{OnOverdue, OverdueWatch};
 pub use payloads::{
     AccountMail, AddressChanged, ForgetUser, JobPayload, MailSubject, PasswordForgotten,
 };

@@ -22,6 +22,7 @@ pub mod sql;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transfer;
+mod urgent;
 mod users;
 
 pub use accounts::{
@@ -60,6 +61,7 @@ pub use settings::DatabaseSettings;
 pub use transfer::{
     ArchiveIdentity, ArchiveTransfer, DirectoryRow, DirectoryTransfer, Orphans, RoomState, RunEnd,
 };
+pub use urgent::{UrgentRow, UrgentRows};
 pub use users::{
     AddressNotice, AuditEntry, MAX_NAMES, PasswordChange, ProfileChange, ProfileOutcome,
     UserChange, UserOutcome, UserQuery, UserStore,

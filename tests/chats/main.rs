@@ -14,6 +14,7 @@ mod history;
 mod idempotency;
 mod messages;
 mod outages;
+mod overdue;
 mod pairs;
 mod rates;
 mod removals;

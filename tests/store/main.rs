@@ -31,6 +31,7 @@ mod recovery;
 mod retention;
 mod schema;
 mod transfer;
+mod urgent;
 mod users;
 
 /// Makes a test of each function for each database. A function takes the [`fixture::TestStore`].

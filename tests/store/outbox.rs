@@ -198,7 +198,7 @@ pub async fn flood(test: &TestStore, count: usize, kind: &str, rooms: usize) {
     }
 }
 
-async fn add_urgent(test: &TestStore, room: &str, kind: &str) {
+pub async fn add_urgent(test: &TestStore, room: &str, kind: &str) {
     let statement = format!(
         "INSERT INTO hubbub_outbox (room_id, type, payload) VALUES ('{room}', '{kind}', '{{\"n\":1}}')"
     );

@@ -132,7 +132,8 @@ impl Connection {
     }
 
     /// Ends the connection if its session has ended, and takes it out of a chat if its user is no member
-    /// any more: the announcement of that may have been skipped. Waits until the database answers.
+    /// any more: the announcement of that may have been skipped, or is late. Waits until the database
+    /// answers.
     pub(super) fn recheck(self: &Arc<Self>, room: RoomId) {
         let this = self.clone();
         tokio::spawn(async move {
@@ -161,8 +162,10 @@ impl Connection {
         };
         let _turn = rechecks.acquire().await;
         if room.kind() == RoomKind::Chat {
+            // The feed may not have heard of the removal.
+            let trusts_feed = false;
             if messaging
-                .stored_membership_of(&user, room, true)
+                .stored_membership_of(&user, room, trusts_feed)
                 .await?
                 .is_none()
             {

@@ -47,7 +47,7 @@ pub use inbox::{EventText, ReservedBytes, WaitingBytes};
 pub use log::{EndReason, HandshakeOrigin, TransportLabels};
 pub use reply::ReplyTo;
 
-/// Checks of rights that run at the same time after a reset.
+/// Checks of rights that run at the same time, after resets and for late announcements.
 const CONCURRENT_RECHECKS: usize = 4;
 
 /// How full an outbox may become before different senders wait, in bytes.
@@ -98,7 +98,7 @@ pub struct Connections {
     scheduler: WriteScheduler,
     users: UserConnections,
     counters: Counters,
-    /// Turns of the checks of rights after resets: a mass of them leaves the database to requests.
+    /// Turns of the checks of rights after resets and late announcements: a mass of them leaves the database to requests.
     rechecks: Semaphore,
     /// The log lines about connections.
     log: Arc<LineBudget>,
@@ -191,6 +191,14 @@ impl Connections {
             for connection in connections.filter(|connection| connection.id() == conn) {
                 connection.recheck(room.clone());
             }
+        }
+    }
+
+    /// Checks the rights of a user's connections again, in a chat's room or behind a personal feed: the
+    /// announcement that takes them away is late. Returns at once.
+    pub fn recheck_user(&self, room: &RoomId, user: &UserId) {
+        for connection in self.users.of(user) {
+            connection.recheck(room.clone());
         }
     }
 

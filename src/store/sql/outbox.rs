@@ -3,6 +3,7 @@
 //! The number of attempts, which each claim raises, identifies a claim.
 
 mod front;
+mod urgent;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
