@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Shared, entry, rooms};
+use super::{Shared, archive_now, archived_page, entry, rooms};
 use crate::backplane::{
     Appended, ArchiveStatus, BackplaneError, Commit, Entry, NewChange, Result, RoomLog, Slice,
     Window, record, until_error,
@@ -110,6 +110,10 @@ impl RoomLog for ArchivedLog {
         }
         let hot = self.0.hot.read(room, window, limit, max_bytes).await?;
         self.read_from(room, window, hot, limit, max_bytes).await
+    }
+
+    async fn archive_now(&self, room: &RoomId) -> Result<()> {
+        archive_now::archive_now(&self.0, room).await
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
@@ -238,16 +242,15 @@ impl ArchivedLog {
         if may_be_partial && !self.0.health.is_up() {
             return Ok(Slice { entries, span });
         }
-        let store = &self.0.store;
-        let read = store.read(room, part, part_limit, part_bytes).await;
-        let archived: crate::store::Result<Vec<Entry>> = read.and_then(|read| {
-            read.into_iter()
-                // The archive may have later entries, but not yet all of them.
-                .take_while(|archived| archived.seq < hot_oldest)
-                .map(entry::to_checked_entry)
-                .collect()
-        });
-        let mut archived = match archived {
+        // The archive may have later entries, but not yet all of them.
+        let store = &*self.0.store;
+        let wanted = archived_page::Wanted {
+            window: part,
+            limit: part_limit,
+            max_bytes: part_bytes,
+            end: hot_oldest,
+        };
+        let mut archived = match archived_page::read(store, room, wanted).await {
             Ok(archived) => archived,
             Err(error) => {
                 let error = self.unreadable(room, error);

@@ -100,7 +100,7 @@ impl Committer {
         // Changes are appended in series: none may be stored if an earlier one belongs to another history.
         let has_changes = rows
             .iter()
-            .any(|(_, entry)| entry.kind == StoredKind::CHANGE);
+            .any(|(_, entry)| matches!(entry.kind, StoredKind::CHANGE | StoredKind::POINTER));
         let mut is_fenced = attempt == Attempt::Repeated || has_changes;
         loop {
             let began = Instant::now();

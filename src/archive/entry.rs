@@ -97,6 +97,12 @@ pub(super) fn of_entry(entry: Entry) -> Option<ArchivedEntry> {
     })
 }
 
+/// Whether an entry of the log is a message that was edited or deleted, and whose text the log has removed.
+/// Only archived messages are changed, so the archive has it.
+pub(super) fn is_without_text(entry: &Entry) -> bool {
+    entry.kind == EntryKind::Message && entry.record.is_empty()
+}
+
 /// The fields of a record that make it a message.
 #[derive(Deserialize)]
 struct ContentFields<'a> {
@@ -136,14 +142,15 @@ pub(super) fn batches(rows: &[ArchivedRow]) -> Vec<&[ArchivedRow]> {
     batches
 }
 
-/// As [`to_entry`], for an entry that goes to clients, inside other JSON.
+/// As [`to_entry`], for an entry that goes to clients, inside other JSON. A deleted message has no record.
 ///
 /// # Errors
 /// `Broken` if the record of a message can't be a JSON object. The check is cheap, so it finds values
 /// that are cut or replaced, but no errors within an object.
 pub(super) fn to_checked_entry(archived: ArchivedEntry) -> crate::store::Result<Entry> {
+    let is_deleted = archived.kind == StoredKind::DELETED && archived.record.is_empty();
     let entry = to_entry(archived);
-    let is_object = matches!(&entry.record[..], [b'{', .., b'}']);
+    let is_object = is_deleted || matches!(&entry.record[..], [b'{', .., b'}']);
     if entry.kind != EntryKind::Unknown && !is_object {
         let text = format!("message {}: its record is not a JSON object", entry.seq);
         return Err(StoreError::Broken(text));

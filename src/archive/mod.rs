@@ -11,7 +11,9 @@
 //! The key (room, seq) is the fence: if two histories ever number a room differently, the archive
 //! refuses the second entry of a number, and its sender gets no acknowledgement.
 
+mod archive_now;
 mod archived_log;
+mod archived_page;
 mod broken_rooms;
 mod checker;
 mod committer;
@@ -124,11 +126,11 @@ impl Shared {
             return Err(lost_send());
         }
         let begun = Instant::now();
-        let slice = self
-            .hot
-            .read(room, Window::After(seq - 1), 1, usize::MAX)
-            .await?;
-        let mut entries = slice.entries.into_iter().filter(|entry| entry.seq == seq);
+        // This restores the room, if that is necessary. Then the entry is read as it was appended.
+        self.hot.read(room, Window::Newest, 0, 0).await?;
+        let read = self.hot.read_unarchived(room, seq - 1, 1, usize::MAX);
+        let entries = read.await?.unwrap_or_default();
+        let mut entries = entries.into_iter().filter(|entry| entry.seq == seq);
         let entry = entries.next().and_then(entry::of_entry);
         let Some(archived) = entry.filter(|entry| entry.id == first.id) else {
             return Err(lost_send());

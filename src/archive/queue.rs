@@ -103,13 +103,20 @@ struct Entries {
     /// When the oldest entry of that batch was queued.
     committing_since: Option<Instant>,
     is_closed: bool,
+    /// How many entries were queued so far, and how many of them left the queue or its last batch.
+    queued: u64,
+    finished: u64,
+    /// Commits are due at once until so many entries have left the queue.
+    flush_until: u64,
 }
 
 impl Entries {
     /// When the next commit should begin. `None` if there is nothing to commit.
     fn due(&self) -> Option<Instant> {
         let oldest = self.queue.front()?.sender.since;
+        let taken = self.queued - self.queue.len() as u64;
         let is_due = self.awaited > 0
+            || taken < self.flush_until
             || self.is_closed
             || self.queue.len() >= BATCH_ENTRIES
             || self.bytes >= BATCH_BYTES;
@@ -124,6 +131,7 @@ pub(super) struct Queue {
     max_entries: usize,
     filled: Notify,
     emptied: Notify,
+    batch_ended: Notify,
 }
 
 impl Queue {
@@ -133,6 +141,7 @@ impl Queue {
             max_entries,
             filled: Notify::new(),
             emptied: Notify::new(),
+            batch_ended: Notify::new(),
         }
     }
 
@@ -158,9 +167,9 @@ impl Queue {
         self.add((room, entry), Origin::Send, begun, commit);
     }
 
-    /// Adds an entry that the sweeper has read in the log. Does nothing once the queue is closed.
-    pub fn push_swept(&self, room: RoomId, entry: ArchivedEntry) {
-        self.add((room, entry), Origin::Sweep, Instant::now(), None);
+    /// Adds an entry that was read in the log. Once the queue is closed, its commit fails.
+    pub fn push_swept(&self, room: RoomId, entry: ArchivedEntry, commit: Option<PendingCommit>) {
+        self.add((room, entry), Origin::Sweep, Instant::now(), commit);
     }
 
     fn add(&self, row: ArchivedRow, origin: Origin, begun: Instant, commit: Option<PendingCommit>) {
@@ -181,6 +190,7 @@ impl Queue {
         entries.bytes += queued.row.1.record.len();
         entries.awaited += usize::from(queued.is_awaited);
         entries.queue.push_back(queued);
+        entries.queued += 1;
         let is_due_earlier = due_before.is_none_or(|before| entries.due() < Some(before));
         drop(entries);
         if is_due_earlier {
@@ -232,10 +242,12 @@ impl Queue {
     /// No batch is being committed any more. `bytes` are those of the records in the queue.
     fn end_batch(&self, mut entries: MutexGuard<'_, Entries>, bytes: usize) {
         entries.bytes = bytes;
+        entries.finished += entries.committing as u64;
         entries.committing = 0;
         entries.committing_since = None;
         let is_empty = entries.queue.is_empty();
         drop(entries);
+        self.batch_ended.notify_waiters();
         if is_empty {
             self.emptied.notify_waiters();
         }
@@ -282,6 +294,25 @@ impl Queue {
                 return;
             }
             emptied.await;
+        }
+    }
+
+    /// Commits at once what was queued before the call, and waits until that has ended: each entry is
+    /// committed, refused, or left to the sweeper.
+    pub async fn flush(&self) {
+        let last = {
+            let mut entries = self.entries.lock();
+            entries.flush_until = entries.queued;
+            entries.queued
+        };
+        self.filled.notify_one();
+        loop {
+            let mut ended = std::pin::pin!(self.batch_ended.notified());
+            ended.as_mut().enable();
+            if self.entries.lock().finished >= last {
+                return;
+            }
+            ended.await;
         }
     }
 
@@ -368,7 +399,7 @@ mod tests {
         let queue = Queue::new(10);
         let _sends = [push(&queue, 1), push(&queue, 1)];
         for _ in 0..3 {
-            queue.push_swept(RoomId::trusted("r"), entry(1));
+            queue.push_swept(RoomId::trusted("r"), entry(1), None);
         }
         let _last = push(&queue, 1);
         for expected in [(Origin::Send, 2), (Origin::Sweep, 3), (Origin::Send, 1)] {
@@ -412,6 +443,22 @@ mod tests {
         };
         let (entries, _commit) = tokio::join!(batch_after(Duration::from_millis(10)), later);
         assert_eq!(entries, 2);
+
+        // A flush takes along those before it, and waits for their commit only.
+        push_unawaited();
+        let flush = async {
+            queue.flush().await;
+            queue.len()
+        };
+        let (entries, left) = tokio::join!(batch_after(Duration::ZERO), flush);
+        assert_eq!((entries, left), (1, 0));
+        push_unawaited();
+        assert_eq!(
+            batch_after(COLLECT).await,
+            1,
+            "later ones are collected again"
+        );
+        queue.flush().await;
 
         // A full commit, and the end, are not waited for.
         (0..=BATCH_ENTRIES).for_each(|_| push_unawaited());

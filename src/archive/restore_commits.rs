@@ -44,6 +44,8 @@ pub(super) async fn commit_all(
             committed.log_conflicts(room);
             return Ok(committed);
         }
+        let without_text = page.iter().filter(|entry| entry::is_without_text(entry));
+        without_text.for_each(|entry| cursor.add_archived(entry.seq));
         // An entry of an unknown kind is archived by a node that knows it.
         let rows: Vec<ArchivedRow> = page
             .into_iter()

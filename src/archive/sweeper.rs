@@ -84,6 +84,10 @@ pub(super) async fn sweep(shared: &Shared, unarchived: &Unarchived) -> Result<()
         }
         for read in cursor.take(entries) {
             let (seq, kind) = (read.seq, read.kind);
+            if entry::is_without_text(&read) {
+                shared.watermarks.add(room, &read.epoch, seq);
+                continue;
+            }
             let Some(archived) = entry::of_entry(read) else {
                 // An entry of an unknown kind is archived by a node that knows it.
                 if kind == EntryKind::Message {
@@ -96,7 +100,7 @@ pub(super) async fn sweep(shared: &Shared, unarchived: &Unarchived) -> Result<()
                 continue;
             };
             shared.counters.swept.add(1);
-            shared.queue.push_swept(room.clone(), archived);
+            shared.queue.push_swept(room.clone(), archived, None);
         }
         while shared.queue.len() > MAX_QUEUED {
             tokio::time::sleep(Duration::from_millis(10)).await;

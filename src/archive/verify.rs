@@ -8,10 +8,11 @@ use uuid::Uuid;
 
 use super::entry;
 use crate::backplane::anonymous::is_same_without_names;
-use crate::backplane::{self, Entry, HotLog};
+use crate::backplane::{self, Entry, EntryKind, HotLog, Pointer, change_record};
 use crate::domain::{Epoch, RoomId};
 use crate::store::{
     ArchiveTransfer, ArchiveWindow, ArchivedEntry, Result, RoomAudit, RoomState, StoreError,
+    StoredKind,
 };
 
 /// The entries and bytes of one read.
@@ -268,6 +269,8 @@ impl Verifier<'_> {
                 Err(StoreError::Broken(_)) => return Ok(()),
                 Err(error) => return Err(error),
             };
+            let changed = self.store.forms(room, first.seq..=last.seq, &[]).await?;
+            let changed: HashSet<u64> = changed.iter().map(|form| form.position.seq).collect();
             let mut archived = archived
                 .into_iter()
                 .filter(|entry| entry.seq <= last.seq)
@@ -276,6 +279,9 @@ impl Verifier<'_> {
                 while archived.next_if(|found| found.seq < entry.seq).is_some() {}
                 match archived.next_if(|found| found.seq == entry.seq) {
                     Some(found) if found.record == entry.record => {}
+                    // The log keeps the first text of an edited message, or none.
+                    Some(found)
+                        if changed.contains(&found.seq) && is_same_message(&found, entry) => {}
                     // The log keeps names of deleted users until it is trimmed.
                     Some(found) if is_same_without_names(&found.record, &entry.record) => {}
                     Some(_) => report.findings.push(Finding::OtherInLog(entry.seq)),
@@ -316,6 +322,14 @@ impl Verifier<'_> {
             from = *last;
         }
     }
+}
+
+/// Whether an entry of the log is this message, in any form.
+fn is_same_message(archived: &ArchivedEntry, logged: &Entry) -> bool {
+    if entry::is_without_text(logged) {
+        return true;
+    }
+    entry::of_entry(logged.clone()).is_some_and(|of_record| of_record.id == archived.id)
 }
 
 /// Finds missing numbers up to `judged`. Those above the log's watermark wait for their commit, if the
@@ -379,11 +393,18 @@ fn check_state(state: &RoomState, audit: &RoomAudit, log_end: u64, findings: &mu
 /// Compares an entry with its record. Records of kinds that this release doesn't know are opaque.
 fn check_record(archived: ArchivedEntry) -> Option<Finding> {
     let seq = archived.seq;
-    let as_read = entry::to_entry(archived.clone());
-    if as_read.kind == backplane::EntryKind::Unknown {
-        return None;
+    if archived.kind == StoredKind::DELETED {
+        // The record of a deleted message must be gone.
+        return (!archived.record.is_empty()).then_some(Finding::Changed(seq));
     }
-    if !entry::is_message(&as_read.record) {
+    let as_read = entry::to_entry(archived.clone());
+    let is_readable = match as_read.kind {
+        EntryKind::Unknown => return None,
+        EntryKind::Pointer => Pointer::decode(&as_read.record).is_some(),
+        EntryKind::Change => change_record::Parts::of(&as_read.record).is_some(),
+        EntryKind::Message | EntryKind::Amended => entry::is_message(&as_read.record),
+    };
+    if !is_readable {
         return Some(Finding::UnreadableRecord(seq));
     }
     let is_consistent = entry::of_entry(as_read).is_some_and(|of_record| of_record == archived);

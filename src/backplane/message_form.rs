@@ -346,25 +346,54 @@ fn set(entry: &mut Entry, replacement: Option<(EntryKind, Bytes)>) {
     entry.record = record;
 }
 
+/// The entry keeps its place only.
+fn hide(entry: &mut Entry) {
+    entry.kind = EntryKind::Unknown;
+    entry.record = Bytes::new();
+}
+
 /// Gives entries that were read their newest form. `forms`, by the numbers of their messages: of every message
 /// among the entries that was changed, and of the target of every pointer.
 pub fn resolve(entries: &mut [Entry], forms: &BTreeMap<u64, MessageForm>) {
     for entry in entries {
         match entry.kind {
-            EntryKind::Message => {
-                if let Some(form) = forms.get(&entry.seq) {
-                    apply(form, entry);
-                }
-            }
+            EntryKind::Message => match forms.get(&entry.seq) {
+                Some(form) => apply(form, entry),
+                // Its text was removed.
+                None if entry.record.is_empty() => set(entry, None),
+                None => {}
+            },
             EntryKind::Pointer => {
                 let pointer = Pointer::decode(&entry.record);
                 let form = pointer.as_ref().and_then(|to| forms.get(&to.target_seq));
                 let record = pointer.as_ref().zip(form);
                 let record = record.and_then(|(pointer, form)| pointer.resolved(form));
-                set(entry, record.map(|record| (EntryKind::Change, record)));
+                match (form, record) {
+                    // Retention has deleted the message.
+                    (None, _) if pointer.is_some() => hide(entry),
+                    (_, record) => set(entry, record.map(|record| (EntryKind::Change, record))),
+                }
             }
             EntryKind::Amended | EntryKind::Change | EntryKind::Unknown => {}
         }
+    }
+}
+
+/// Limits a page of resolved entries to so many bytes of records, but to at least one entry: the stored
+/// records, by which it was read, may be shorter. `is_from_end`: the last entries stay.
+pub fn limit_bytes(entries: &mut Vec<Entry>, is_from_end: bool, max_bytes: usize) {
+    let mut bytes = 0_usize;
+    let mut fits = |entry: &&Entry| {
+        let is_first = bytes == 0;
+        bytes = bytes.saturating_add(entry.record.len());
+        is_first || bytes <= max_bytes
+    };
+    if is_from_end {
+        let count = entries.iter().rev().take_while(&mut fits).count();
+        entries.drain(..entries.len() - count);
+    } else {
+        let count = entries.iter().take_while(&mut fits).count();
+        entries.truncate(count);
     }
 }
 

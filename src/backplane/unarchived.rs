@@ -62,6 +62,13 @@ impl UnarchivedCursor {
         taken
     }
 
+    /// Notes that the archive has this number.
+    pub fn add_archived(&mut self, seq: u64) {
+        let index = self.archived.partition_point(|range| *range.start() > seq);
+        self.archived.insert(index, seq..=seq);
+        self.skip_archived();
+    }
+
     fn skip_archived(&mut self) {
         while let Some(range) = self.archived.last()
             && *range.start() <= self.reached.saturating_add(1)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::fault::Fault;
 use super::script::ScriptReply;
-use crate::backplane::{Entry, Window, message_form};
+use crate::backplane::message_form;
 use crate::domain::{Amendment, MessageForm};
 
 /// The second argument of a pointer in `append.lua`.
@@ -35,22 +35,4 @@ pub(super) fn parse(
         }
     }
     Ok(forms)
-}
-
-/// Limits a page to so many bytes of records, but to at least one entry. The script has counted the
-/// stored records, which may be shorter.
-pub(super) fn limit_bytes(entries: &mut Vec<Entry>, window: Window, max_bytes: usize) {
-    let mut bytes = 0_usize;
-    let mut fits = |entry: &Entry| {
-        let is_first = bytes == 0;
-        bytes = bytes.saturating_add(entry.record.len());
-        is_first || bytes <= max_bytes
-    };
-    if let Window::After(_) = window {
-        let count = entries.iter().take_while(|entry| fits(entry)).count();
-        entries.truncate(count);
-    } else {
-        let count = entries.iter().rev().take_while(|entry| fits(entry)).count();
-        entries.drain(..entries.len() - count);
-    }
 }

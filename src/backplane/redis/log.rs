@@ -72,7 +72,8 @@ impl RoomLog for Node {
         let mut entries = parse_entries(reply)?;
         if !forms.is_empty() {
             message_form::resolve(&mut entries, &forms);
-            forms::limit_bytes(&mut entries, window, max_bytes);
+            let is_from_end = !matches!(window, Window::After(_));
+            message_form::limit_bytes(&mut entries, is_from_end, max_bytes);
         }
         Ok(Slice { entries, span })
     }
