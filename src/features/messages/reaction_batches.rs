@@ -33,7 +33,9 @@ struct Queue {
 }
 
 /// The reactions of this node on their way into the store.
-pub struct ReactionBatches {
+pub struct ReactionBatches(Arc<Shared>);
+
+struct Shared {
     messages: Arc<dyn MessageStore>,
     queue: Mutex<Queue>,
 }
@@ -41,11 +43,9 @@ pub struct ReactionBatches {
 impl ReactionBatches {
     /// Reactions for this store.
     #[must_use]
-    pub fn new(messages: Arc<dyn MessageStore>) -> Arc<Self> {
-        Arc::new(Self {
-            messages,
-            queue: Mutex::default(),
-        })
+    pub fn new(messages: Arc<dyn MessageStore>) -> Self {
+        let queue = Mutex::default();
+        Self(Arc::new(Shared { messages, queue }))
     }
 
     /// Sets or removes a reaction. Calls take effect in the order in which they are made. A call that is
@@ -53,11 +53,13 @@ impl ReactionBatches {
     ///
     /// # Errors
     /// `overloaded` if too many reactions wait, `unavailable`, `internal`.
-    pub async fn react(self: &Arc<Self>, change: ReactionChange) -> Outcome {
-        let received = self.push(change)?;
+    pub async fn react(&self, change: ReactionChange) -> Result<ChangeOutcome, Refusal> {
+        let received = self.0.push(change)?;
         received.await.unwrap_or_else(|_| Err(unavailable()))
     }
+}
 
+impl Shared {
     fn push(
         self: &Arc<Self>,
         change: ReactionChange,

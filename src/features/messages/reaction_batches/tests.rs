@@ -68,7 +68,7 @@ fn number(change: &ReactionChange) -> u64 {
     change.message.id.as_u64_pair().1
 }
 
-fn batches() -> (Arc<ReactionBatches>, Arc<FakeMessages<Transactions>>) {
+fn batches() -> (ReactionBatches, Arc<FakeMessages<Transactions>>) {
     let store = Arc::new(FakeMessages(Transactions::default()));
     (ReactionBatches::new(store.clone()), store)
 }
@@ -100,7 +100,7 @@ async fn the_order_of_each_user_and_message_is_kept() {
     let (batches, store) = batches();
     let users = ["ann", "bob", "cy"];
     let calls = users.map(|user| {
-        let batches = batches.clone();
+        let batches = &batches;
         async move {
             for step in 0..50 {
                 let change = ReactionChange {
@@ -172,7 +172,7 @@ async fn the_reactions_that_wait_are_bounded() {
     let (batches, _store) = batches();
     let mut received = Vec::new();
     for number in 0..MAX_WAITING as u64 {
-        received.push(batches.push(change("ann", number, "+1")).unwrap());
+        received.push(batches.0.push(change("ann", number, "+1")).unwrap());
     }
     let refused = batches.react(change("ann", 1, "+1")).await.unwrap_err();
     assert_eq!(refused.code, Code::Overloaded);
