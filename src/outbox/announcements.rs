@@ -2,8 +2,8 @@
 //!
 //! A change of a message is rendered when it is published, because its row only points to the message: the
 //! announcement carries the newest form. The version of a form is the number of an announcement, and known
-//! once the row of that is done. So rows of one room are published in parts: a row that follows another one
-//! which changes the form of its message belongs to the next part.
+//! once the row of that is done. So rows of one room are published in parts, which have at most one row of
+//! each message.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -182,23 +182,14 @@ fn message_change(
 
 /// The number of rows that can be rendered before one of them is done.
 fn first_part(rows: &VecDeque<Announcement>) -> usize {
-    let mut changed = HashSet::new();
+    let mut messages = HashSet::new();
     for (index, announcement) in rows.iter().enumerate() {
-        let Content::MessageChange(kind, row) = &announcement.content else {
+        let Content::MessageChange(_, row) = &announcement.content else {
             continue;
         };
-        if changed.contains(&row.target_seq) {
+        if !messages.insert(row.target_seq) {
             return index;
-        }
-        if changes_form(*kind) {
-            changed.insert(row.target_seq);
         }
     }
     rows.len()
-}
-
-/// Whether a later form of the message depends on the announcement: on its number, or on the reactions that
-/// it has shown.
-fn changes_form(kind: MessageChangeKind) -> bool {
-    kind.raises_version() || kind == MessageChangeKind::ReactionsChanged
 }

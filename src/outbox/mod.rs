@@ -37,7 +37,7 @@ pub use overdue::{OnOverdue, OverdueWatch};
 pub use payloads::{
     AccountMail, AddressChanged, ForgetUser, JobPayload, MailSubject, PasswordForgotten,
 };
-pub use publications::{Publications, Published};
+pub use publications::Publications;
 
 /// The most rows that are claimed at once.
 const BATCH: usize = 200;

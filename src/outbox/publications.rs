@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::domain::{Code, Refusal, RoomId};
-use crate::store::{Announced, ChangeRow, MessageStore};
+use crate::store::{ChangeRow, MessageStore};
 
 /// How long a call waits.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
@@ -33,13 +33,6 @@ struct Revision {
     room: RoomId,
     target_seq: u64,
     revision: u64,
-}
-
-/// The announcement of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Published {
-    /// Its number in the room.
-    pub seq: u64,
 }
 
 /// The changes of messages that were published lately, and the calls that wait for others.
@@ -113,7 +106,8 @@ impl Publications {
         })
     }
 
-    /// Waits until a change of this message is published.
+    /// Waits until a change of this message is published, which the caller has made. Returns the number of
+    /// the announcement. The call may be dropped at any time.
     ///
     /// # Errors
     /// `unavailable` if it is not published within five seconds, or too many calls wait. The change is made
@@ -122,12 +116,8 @@ impl Publications {
         &self,
         room: &RoomId,
         target_seq: u64,
-        announced: Announced,
-    ) -> Result<Published, Refusal> {
-        let revision = match announced {
-            Announced::At(seq) => return Ok(Published { seq }),
-            Announced::ByRow { revision, .. } => revision,
-        };
+        revision: u64,
+    ) -> Result<u64, Refusal> {
         let published = self.published(room, target_seq, revision).await;
         published.ok_or_else(|| {
             let text = "the change is made and will be announced";
@@ -135,7 +125,8 @@ impl Publications {
         })
     }
 
-    /// Waits until an earlier change of this message is published, which another one depends on.
+    /// Waits until an earlier change of this message is published, which a change depends on that could not
+    /// be made. Returns the number of the announcement.
     ///
     /// # Errors
     /// `unavailable` if it is not published within five seconds, or too many calls wait.
@@ -144,7 +135,7 @@ impl Publications {
         room: &RoomId,
         target_seq: u64,
         revision: u64,
-    ) -> Result<Published, Refusal> {
+    ) -> Result<u64, Refusal> {
         let published = self.published(room, target_seq, revision).await;
         published.ok_or_else(|| {
             let text = "an earlier change of the message is not announced yet: try again";
@@ -153,7 +144,7 @@ impl Publications {
     }
 
     /// `None` if that takes too long, or too many calls wait.
-    async fn published(&self, room: &RoomId, target_seq: u64, revision: u64) -> Option<Published> {
+    async fn published(&self, room: &RoomId, target_seq: u64, revision: u64) -> Option<u64> {
         let deadline = Instant::now() + WAIT_LIMIT;
         let revision = Revision {
             room: room.clone(),
@@ -161,7 +152,7 @@ impl Publications {
             revision,
         };
         let mut waiter = match self.register(&revision) {
-            Registration::Known(seq) => return Some(Published { seq }),
+            Registration::Known(seq) => return Some(seq),
             Registration::Waiting(waiter) => waiter,
             Registration::Full => return None,
         };
@@ -172,8 +163,7 @@ impl Publications {
                 seq = self.read_until_published(&revision) => seq,
             }
         };
-        let seq = tokio::time::timeout_at(deadline, published).await.ok()?;
-        Some(Published { seq })
+        tokio::time::timeout_at(deadline, published).await.ok()
     }
 
     fn register(&self, revision: &Revision) -> Registration<'_> {

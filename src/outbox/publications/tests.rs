@@ -27,10 +27,6 @@ fn row(revision: u64) -> ChangeRow {
     }
 }
 
-fn by_row(revision: u64) -> Announced {
-    Announced::ByRow { row: 1, revision }
-}
-
 fn publications() -> (Arc<Publications>, Arc<Elsewhere>) {
     let elsewhere = Arc::new(FakeMessages(Mutex::default()));
     (Publications::new(elsewhere.clone()), elsewhere)
@@ -40,35 +36,33 @@ fn publications() -> (Arc<Publications>, Arc<Elsewhere>) {
 async fn a_call_is_notified_at_once() {
     let (publications, _) = publications();
     let (room, began) = (room(), Instant::now());
-    let wait = publications.wait(&room, 7, by_row(3));
+    let wait = publications.wait(&room, 7, 3);
     let add = async {
         tokio::time::sleep(Duration::from_millis(3)).await;
         publications.add(&room, &row(2), 20);
         publications.add(&room, &row(3), 30);
     };
     let (published, ()) = tokio::join!(wait, add);
-    assert_eq!(published, Ok(Published { seq: 30 }));
+    assert_eq!(published, Ok(30));
     assert_eq!(began.elapsed(), Duration::from_millis(3));
     // Also if that was before the call.
-    let published = publications.wait(&room, 7, by_row(2)).await;
-    assert_eq!(published, Ok(Published { seq: 20 }));
+    let published = publications.wait(&room, 7, 2).await;
+    assert_eq!(published, Ok(20));
     assert_eq!(began.elapsed(), Duration::from_millis(3));
     assert_eq!(publications.waiting(), 0);
-    let published = publications.wait(&room, 7, Announced::At(9)).await;
-    assert_eq!(published, Ok(Published { seq: 9 }));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_that_another_node_publishes_ends_the_wait() {
     let (publications, elsewhere) = publications();
     let (room, began) = (room(), Instant::now());
-    let wait = publications.wait(&room, 7, by_row(3));
+    let wait = publications.wait(&room, 7, 3);
     let publish = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         elsewhere.0.lock().insert(3, 30);
     };
     let (published, ()) = tokio::join!(wait, publish);
-    assert_eq!(published, Ok(Published { seq: 30 }));
+    assert_eq!(published, Ok(30));
     assert!(began.elapsed() <= Duration::from_millis(300));
     assert_eq!(publications.waiting(), 0);
 }
@@ -77,7 +71,7 @@ async fn a_change_that_another_node_publishes_ends_the_wait() {
 async fn a_wait_ends_after_five_seconds() {
     let (publications, _) = publications();
     let began = Instant::now();
-    let refused = publications.wait(&room(), 7, by_row(3)).await.unwrap_err();
+    let refused = publications.wait(&room(), 7, 3).await.unwrap_err();
     assert_eq!(refused.code, Code::Unavailable);
     assert_eq!(refused.text, "the change is made and will be announced");
     assert_eq!(began.elapsed(), WAIT_LIMIT);
@@ -90,16 +84,16 @@ async fn a_wait_ends_after_five_seconds() {
 async fn a_call_that_is_dropped_leaves_nothing_and_disturbs_no_other() {
     let (publications, _) = publications();
     let room = room();
-    let wait = publications.wait(&room, 7, by_row(3));
+    let wait = publications.wait(&room, 7, 3);
     let dropped = async {
-        let other = publications.wait(&room, 7, by_row(3));
+        let other = publications.wait(&room, 7, 3);
         let limit = Duration::from_millis(20);
         tokio::time::timeout(limit, other).await.unwrap_err();
         assert_eq!(publications.waiting(), 1);
         publications.add(&room, &row(3), 30);
     };
     let (published, ()) = tokio::join!(wait, dropped);
-    assert_eq!(published, Ok(Published { seq: 30 }));
+    assert_eq!(published, Ok(30));
     let state = publications.state.lock();
     assert_eq!((state.waiters, state.waiting.len()), (0, 0));
 }
@@ -109,7 +103,7 @@ async fn the_calls_that_wait_are_bounded() {
     let (publications, _) = publications();
     publications.state.lock().waiters = MAX_WAITING;
     let began = Instant::now();
-    let refused = publications.wait(&room(), 7, by_row(3)).await.unwrap_err();
+    let refused = publications.wait(&room(), 7, 3).await.unwrap_err();
     assert_eq!(refused.code, Code::Unavailable);
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
