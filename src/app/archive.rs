@@ -17,7 +17,7 @@ use crate::store::sql::migrate::MigrateError;
 use crate::store::sql::{self, PreparedDatabase, SqlStore};
 use crate::store::{
     ArchiveStore, ChatStore, DatabaseSettings, DirectoryStore, IdempotencyStore, JobQueue,
-    MessageStore, Outbox, RecoveryStore, Run, StoreError, UrgentRows,
+    MessageStore, Outbox, PositionStore, RecoveryStore, Run, StoreError, UrgentRows,
 };
 use crate::telemetry::sample::Sample;
 
@@ -100,6 +100,11 @@ impl Database {
 
     /// The urgent rows of the outbox.
     pub fn urgent_rows(&self) -> Arc<dyn UrgentRows> {
+        self.store.clone()
+    }
+
+    /// The read positions of users.
+    pub fn positions(&self) -> Arc<dyn PositionStore> {
         self.store.clone()
     }
 

@@ -24,6 +24,7 @@ use crate::domain::{Refusal, RoomId, UserId};
 use crate::features::accounts::{Accounts, Recovery};
 use crate::features::chats::{Chats, Memberships};
 use crate::features::idempotency::Idempotency;
+use crate::features::messages::{MessageParts, MessageStores, Messages};
 use crate::features::messaging::{AuthorizationHook, Messaging};
 use crate::gateway::access::Access;
 use crate::gateway::connections::Connections;
@@ -96,6 +97,8 @@ pub(super) struct Parts {
     idempotency: Option<Arc<Idempotency>>,
     /// `None` where there are no accounts.
     chats: Option<Arc<Chats>>,
+    /// `None` without a database.
+    messages: Option<Arc<Messages>>,
     authenticator: Arc<Authenticator>,
     backplane: Backplane,
     archive: Option<Arc<NodeArchive>>,
@@ -171,6 +174,15 @@ impl Parts {
             (Some(database), Some(_)) => Some(database.urgent_rows()),
             _ => None,
         };
+        let stores = database.as_ref().map(|database| MessageStores {
+            messages: database.messages(),
+            positions: database.positions(),
+            chats: chat_store.clone(),
+        });
+        let directory = match (&database, &accounts) {
+            (Some(database), Some(_)) => Some(database.accounts()),
+            _ => None,
+        };
         let (archive, outbox, jobs) = match database {
             Some(database) => {
                 let settings = outbox::JobSettings::default();
@@ -193,7 +205,24 @@ impl Parts {
         let control = engine_io(config);
         let delivery = start_delivery(config, &backplane, &control);
         let memberships = chat_store.clone().map(Memberships::new).map(Arc::new);
-        let messaging = messaging(config, &backplane, &delivery, memberships.clone());
+        let parts = stores
+            .as_ref()
+            .map(|stores| stores.parts(directory, backplane.presence.clone()));
+        let messaging = messaging(
+            config,
+            &backplane,
+            &delivery,
+            memberships.clone(),
+            parts.clone(),
+        );
+        let messages = match (stores, parts, &outbox) {
+            (Some(stores), Some(parts), Some(outbox)) => {
+                let publications = outbox.publications();
+                let messages = Messages::new(messaging.clone(), parts, stores, publications);
+                Some(Arc::new(messages))
+            }
+            _ => None,
+        };
         let chats = match (chat_store, memberships) {
             (Some(store), Some(memberships)) => {
                 let rates = messaging.user_rates().clone();
@@ -206,6 +235,7 @@ impl Parts {
         let admission = Arc::new(Admission::new(config.caps.clone()));
         let connections = Connections::new(
             messaging.clone(),
+            messages.clone(),
             authenticator.clone(),
             admission.clone(),
             config.connections.outbox_bytes,
@@ -223,6 +253,7 @@ impl Parts {
             recovery,
             idempotency,
             chats,
+            messages,
             authenticator,
             backplane,
             archive,
@@ -278,6 +309,7 @@ impl Parts {
             recovery: self.recovery.clone(),
             idempotency: self.idempotency.clone(),
             chats: self.chats.clone(),
+            messages: self.messages.clone(),
             access: Access {
                 authenticator: self.authenticator.clone(),
                 api_keys: config.identity.api_keys.clone(),
@@ -340,11 +372,15 @@ fn messaging(
     backplane: &Backplane,
     delivery: &Arc<Delivery>,
     memberships: Option<Arc<Memberships>>,
+    messages: Option<Arc<MessageParts>>,
 ) -> Arc<Messaging> {
     let limits = config.limits.clone();
     let mut messaging = Messaging::new(backplane.clone(), delivery.clone(), limits);
     if let Some(memberships) = memberships {
         messaging = messaging.with_memberships(memberships);
+    }
+    if let Some(messages) = messages {
+        messaging = messaging.with_messages(messages);
     }
     if let Some(webhook) = &config.webhook {
         messaging = messaging.with_authorization_hook(Box::new(webhook.clone()));

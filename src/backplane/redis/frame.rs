@@ -18,9 +18,7 @@
 use bytes::Bytes;
 
 use super::entry_kind;
-use crate::backplane::{
-    BusEvent, BusTopic, Entry, EntryKind, ReadReceipt, Typing, message_form,
-};
+use crate::backplane::{BusEvent, BusTopic, Entry, EntryKind, ReadReceipt, Typing, message_form};
 use crate::domain::{ChangeKind, Epoch, OnlineStatus, RoomChange, Timestamp, UserId, Username};
 
 /// Decodes an event that arrived on the topic's channel; `None` if it isn't in a known format.

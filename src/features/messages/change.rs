@@ -1,22 +1,16 @@
 //! Changing messages: one call of the store, and the wait for its announcement.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::edit::EditFields;
 use super::form::CurrentMessage;
-use super::publications::not_published;
 use super::{Messages, message_deleted, message_ref, no_such_message, refused};
 use crate::domain::policy::{Deleting, Permit, Sending};
 use crate::domain::{Code, Emoji, Refusal, RoomId, UserId};
-use crate::store::{
-    Announced, ChangeOutcome, Changed, Changer, MessageEdit, MessageStore, ReactionChange,
-    StoreError,
-};
+use crate::store::{ChangeOutcome, Changed, Changer, MessageEdit, MessageRef, ReactionChange};
 
 /// How long a change is repeated that finds other changes of its message unpublished.
 const RETRY_TIME: Duration = Duration::from_secs(10);
@@ -45,32 +39,12 @@ impl From<Refusal> for ChangeRefused {
     }
 }
 
-impl From<StoreError> for ChangeRefused {
-    fn from(error: StoreError) -> Self {
-        Self::Refusal(refused(error))
-    }
-}
-
-/// Sets and removes reactions.
-#[async_trait]
-pub trait Reactions: Send + Sync {
-    /// Sets or removes one reaction.
-    ///
-    /// # Errors
-    /// `unavailable`.
-    async fn react(&self, change: ReactionChange) -> Result<ChangeOutcome, Refusal>;
-}
-
-/// One transaction for each reaction.
-pub struct StoredReactions(pub Arc<dyn MessageStore>);
-
-#[async_trait]
-impl Reactions for StoredReactions {
-    async fn react(&self, change: ReactionChange) -> Result<ChangeOutcome, Refusal> {
-        let outcomes = self.0.react(&[change]).await.map_err(refused)?;
-        let lost = || refused(StoreError::Broken("a reaction has no outcome".to_owned()));
-        outcomes.into_iter().next().ok_or_else(lost)
-    }
+/// A change to make.
+enum Change {
+    Edit(MessageEdit),
+    Delete(MessageRef, Changer),
+    Pin(MessageRef, Changer, bool),
+    React(ReactionChange),
 }
 
 fn changer<A>(permit: &Permit<A>, user: &UserId) -> Changer {
@@ -110,8 +84,7 @@ impl Messages {
             version,
             mentions,
         };
-        let attempt = async || self.store.edit(&edit).await.map_err(ChangeRefused::from);
-        self.change(permit.room(), id, attempt).await
+        self.change(permit.room(), id, &Change::Edit(edit)).await
     }
 
     /// Deletes a message: its content, its versions and its reactions are gone.
@@ -125,8 +98,8 @@ impl Messages {
         id: Uuid,
     ) -> Result<Made, ChangeRefused> {
         let (message, by) = (message_ref(permit.room(), id), changer(&permit, user));
-        let attempt = async || Ok(self.store.delete(&message, &by).await?);
-        self.change(permit.room(), id, attempt).await
+        let change = Change::Delete(message, by);
+        self.change(permit.room(), id, &change).await
     }
 
     /// Pins a message to its room (`on`), or removes its pin.
@@ -144,8 +117,8 @@ impl Messages {
             .authorize_sending(user, permit.room())
             .await?;
         let (message, by) = (message_ref(permit.room(), id), changer(&permit, user));
-        let attempt = async || Ok(self.store.pin(&message, &by, on).await?);
-        self.change(permit.room(), id, attempt).await
+        let change = Change::Pin(message, by, on);
+        self.change(permit.room(), id, &change).await
     }
 
     /// Sets a reaction of the caller (`on`), or removes it. Its announcement may follow later, together
@@ -170,8 +143,8 @@ impl Messages {
             emoji,
             on,
         };
-        let attempt = async || Ok(self.reactions.react(change.clone()).await?);
-        self.make(permit.room(), attempt).await.map(drop)
+        let change = Change::React(change);
+        self.make(permit.room(), &change).await.map(drop)
     }
 
     /// Makes a change, and waits for its announcement.
@@ -179,32 +152,34 @@ impl Messages {
         &self,
         room: &RoomId,
         id: Uuid,
-        attempt: impl AsyncFn() -> Result<ChangeOutcome, ChangeRefused>,
+        change: &Change,
     ) -> Result<Made, ChangeRefused> {
         let Changed {
             target_seq,
             announcement,
-        } = self.make(room, attempt).await?;
-        let seq = match announcement {
-            Announced::At(seq) => seq,
-            Announced::ByRow { revision, .. } => {
-                self.publications.wait(room, target_seq, revision).await?
-            }
-        };
+        } = self.make(room, change).await?;
+        let published = self.publications.wait(room, target_seq, announcement);
+        let seq = published.await?.seq;
         Ok(Made { id, seq })
+    }
+
+    async fn attempt(&self, change: &Change) -> Result<ChangeOutcome, Refusal> {
+        let outcome = match change {
+            Change::Edit(edit) => self.store.edit(edit).await,
+            Change::Delete(message, by) => self.store.delete(message, by).await,
+            Change::Pin(message, by, on) => self.store.pin(message, by, *on).await,
+            Change::React(change) => return self.reactions.react(change.clone()).await,
+        };
+        outcome.map_err(refused)
     }
 
     /// Repeats an attempt until its outcome is final: once the message is archived, and once earlier
     /// changes that it depends on are published.
-    async fn make(
-        &self,
-        room: &RoomId,
-        attempt: impl AsyncFn() -> Result<ChangeOutcome, ChangeRefused>,
-    ) -> Result<Changed, ChangeRefused> {
+    async fn make(&self, room: &RoomId, change: &Change) -> Result<Changed, ChangeRefused> {
         let deadline = Instant::now() + RETRY_TIME;
         let mut is_archived = false;
         loop {
-            match attempt().await? {
+            match self.attempt(change).await? {
                 ChangeOutcome::Changed(changed) => return Ok(changed),
                 ChangeOutcome::NotFound if !is_archived => {
                     self.messaging
@@ -219,9 +194,12 @@ impl Messages {
                     revision,
                 } => {
                     if Instant::now() > deadline {
-                        return Err(not_published().into());
+                        let text = "the message has too many changes at once: try again";
+                        return Err(Refusal::new(Code::Unavailable, text).into());
                     }
-                    self.publications.wait(room, target_seq, revision).await?;
+                    self.publications
+                        .wait_for_earlier(room, target_seq, revision)
+                        .await?;
                 }
                 outcome => return Err(refusal(outcome)),
             }

@@ -10,34 +10,34 @@ mod form;
 mod lists;
 mod mentions;
 mod positions;
-mod publications;
 mod reaction_batches;
 mod receipts;
-#[cfg(test)]
-pub(crate) mod tests;
 mod threads;
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::backplane::Window;
+use crate::backplane::{Presence, Window};
 use crate::domain::{Code, Head, Refusal, RoomId, UserId};
 use crate::features::messaging::Messaging;
-use crate::store::{ChatStore, MessageRef, MessageStore, PositionStore, StoreError, StoredMessage};
+use crate::outbox::Publications;
+use crate::store::{
+    ChatStore, DirectoryStore, MessageRef, MessageStore, PositionStore, StoreError, StoredMessage,
+};
 
 pub use crate::backplane::Entry;
+pub use crate::backplane::message_form::encode_reactions;
 pub use crate::store::{
     MessageState, MessageVersion, ReadPosition, RoomUnread, ThreadState, Unread, UserThread,
 };
-pub use change::{ChangeRefused, Made, Reactions, StoredReactions};
+pub use change::{ChangeRefused, Made};
 pub use edit::{EditFields, Replacement};
 pub use first_joins::FirstJoins;
 pub use form::{CurrentMessage, is_listed};
 pub use lists::{PinnedMessage, Reader, ReaderPage, Replies, ThreadPage};
 pub use mentions::Mentions;
 pub use reaction_batches::ReactionBatches;
-pub use publications::{PolledPublications, Publications};
 
 /// The parts that sending, joining and histories use, too.
 pub struct MessageParts {
@@ -63,8 +63,8 @@ pub struct Messages {
     messaging: Arc<Messaging>,
     store: Arc<dyn MessageStore>,
     positions: Arc<dyn PositionStore>,
-    reactions: Arc<dyn Reactions>,
-    publications: Arc<dyn Publications>,
+    reactions: Arc<ReactionBatches>,
+    publications: Arc<Publications>,
     parts: Arc<MessageParts>,
     chats: Option<Arc<dyn ChatStore>>,
     audiences: receipts::Audiences,
@@ -80,6 +80,22 @@ pub struct MessageStores {
     pub chats: Option<Arc<dyn ChatStore>>,
 }
 
+impl MessageStores {
+    /// The parts on these stores. `accounts`: where there are any.
+    #[must_use]
+    pub fn parts(
+        &self,
+        accounts: Option<Arc<dyn DirectoryStore>>,
+        presence: Arc<dyn Presence>,
+    ) -> Arc<MessageParts> {
+        Arc::new(MessageParts {
+            store: self.messages.clone(),
+            mentions: Mentions::new(accounts, self.chats.clone(), presence),
+            first_joins: FirstJoins::start(self.positions.clone()),
+        })
+    }
+}
+
 impl Messages {
     /// The use cases on these stores. `messaging` must have the same parts.
     #[must_use]
@@ -87,14 +103,13 @@ impl Messages {
         messaging: Arc<Messaging>,
         parts: Arc<MessageParts>,
         stores: MessageStores,
-        reactions: Arc<dyn Reactions>,
-        publications: Arc<dyn Publications>,
+        publications: Arc<Publications>,
     ) -> Self {
         Self {
             messaging,
+            reactions: ReactionBatches::new(stores.messages.clone()),
             store: stores.messages,
             positions: stores.positions,
-            reactions,
             publications,
             parts,
             chats: stores.chats,

@@ -32,6 +32,7 @@ use tokio::sync::Semaphore;
 use crate::auth::Authenticator;
 use crate::delivery::{Entry, change_record};
 use crate::domain::{ConnId, RoomId, RoomKind, UserId};
+use crate::features::messages::Messages;
 use crate::features::messaging::Messaging;
 use crate::server::ClientAddress;
 use crate::server::admission::Admission;
@@ -89,6 +90,8 @@ pub struct Counters {
 /// The state that all connections of a node share.
 pub struct Connections {
     messaging: Arc<Messaging>,
+    /// `None` without a database.
+    messages: Option<Arc<Messages>>,
     auth: Arc<Authenticator>,
     admission: Arc<Admission>,
     /// The capacity of one connection's outbox.
@@ -115,6 +118,7 @@ impl Connections {
     #[must_use]
     pub fn new(
         messaging: Arc<Messaging>,
+        messages: Option<Arc<Messages>>,
         auth: Arc<Authenticator>,
         admission: Arc<Admission>,
         outbox_bytes: usize,
@@ -122,6 +126,7 @@ impl Connections {
     ) -> Arc<Self> {
         let connections = Arc::new(Self {
             messaging,
+            messages,
             auth,
             admission,
             outbox_bytes,

@@ -98,6 +98,7 @@ fn connections(count: usize) -> (Vec<Arc<Connection>>, Acks) {
     let admission = Arc::new(Admission::new(Caps::default()));
     let node = Connections::new(
         messaging,
+        None,
         Arc::new(Authenticator::open()),
         admission,
         1 << 20,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::HttpState;
 use super::extract::path_parameter;
 use crate::auth::Identity;
-use crate::domain::policy::{self, Permit, Reading, Relation, Sending};
+use crate::domain::policy::{self, Deleting, Permit, Reading, Relation, Sending};
 use crate::domain::{Code, Cost, Membership, Refusal, RoomId, RoomKind, TokenScope};
 use crate::features::chats::{Actor, Chats};
 
@@ -41,7 +41,9 @@ pub(super) struct CallingAccount {
 }
 
 impl CallingAccount {
-    async fn find(headers: &HeaderMap, state: &HttpState) -> Result<Self, Refusal> {
+    /// # Errors
+    /// `unauthorized`, `token_expired`, `unavailable`.
+    pub async fn find(headers: &HeaderMap, state: &HttpState) -> Result<Self, Refusal> {
         let identity = state.access.account(headers).await?;
         let id = Uuid::try_parse(identity.user.as_str());
         let id = id.map_err(|_| Refusal::new(Code::Unauthorized, "the token has no account"))?;
@@ -152,6 +154,12 @@ impl AccountInRoom {
     /// `forbidden`, `not_in_room`.
     pub fn may_send(&self) -> Result<Permit<Sending>, Refusal> {
         policy::may_send(&self.identity.scope, self.relation, &self.room, self.member)
+    }
+
+    /// # Errors
+    /// `forbidden`, `not_in_room`.
+    pub fn may_delete(&self) -> Result<Permit<Deleting>, Refusal> {
+        policy::may_delete(&self.identity.scope, self.relation, &self.room, self.member)
     }
 }
 

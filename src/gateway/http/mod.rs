@@ -12,6 +12,7 @@ mod extract;
 mod fuzz;
 mod idempotent;
 mod malformed;
+mod messages;
 mod middleware;
 mod refusal;
 mod reply;
@@ -33,6 +34,7 @@ use crate::domain::{Code, Refusal};
 use crate::features::accounts::{Accounts, Recovery};
 use crate::features::chats::Chats;
 use crate::features::idempotency::Idempotency;
+use crate::features::messages::Messages;
 use crate::features::messaging::Messaging;
 use crate::server::admission::Admission;
 use crate::server::{ClientAddress, TrustedProxies};
@@ -55,6 +57,8 @@ pub struct HttpState {
     pub idempotency: Option<Arc<Idempotency>>,
     /// The use cases of chats; `None` where there are no accounts.
     pub chats: Option<Arc<Chats>>,
+    /// The use cases of messages that change; `None` without a database.
+    pub messages: Option<Arc<Messages>>,
     /// Identifies callers.
     pub access: Access,
     /// The rate of `POST /messages` of one caller.

@@ -6,7 +6,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
 use super::reply::Reply;
-use crate::domain::{Code, Refusal, TokenFault};
+use crate::domain::{Code, Refusal};
 use crate::gateway::wire::RestError;
 
 /// A refusal that is not rendered yet, as a response extension.
@@ -47,13 +47,7 @@ pub(super) fn render(mut response: Response, request: &RequestFacts<'_>) -> Resp
     let Some(Unrendered(refusal)) = response.extensions_mut().remove() else {
         return response;
     };
-    let error = RestError {
-        error: &refusal.text,
-        code: refusal.code.as_str(),
-        reason: refusal.reason.map(TokenFault::as_str),
-        request_id: request.id,
-        field: refusal.field.as_deref(),
-    };
+    let error = RestError::of(&refusal, request.id);
     let mut rendered = Reply::with_status(status(refusal.code), &error).into_response();
     for (name, value) in response.headers() {
         if name != CONTENT_TYPE && name != CONTENT_LENGTH {

@@ -95,6 +95,7 @@ impl Node {
         let admission = Arc::new(Admission::new(caps));
         let connections = Connections::new(
             messaging.clone(),
+            None,
             authenticator.clone(),
             admission.clone(),
             1 << 20,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::server_event::write_message;
+use super::messages::listed;
 use crate::auth::Identity;
 use crate::delivery::JoinOutcome;
 use crate::domain::{OnlineStatus, Refusal, RoomId, Timestamp, TokenFault, UserId};
@@ -28,10 +28,18 @@ pub(crate) struct Exception<'a> {
     /// The fault of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    /// The current message, with a conflict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     room_id: Option<&'a str>,
+}
+
+/// The current message in a refusal.
+pub(super) fn current_message(refusal: &Refusal) -> Option<&RawValue> {
+    serde_json::from_str(refusal.message.as_deref()?).ok()
 }
 
 impl<'a> Exception<'a> {
@@ -46,6 +54,7 @@ impl<'a> Exception<'a> {
             error: &refusal.text,
             retry_after_ms,
             reason: refusal.reason.map(TokenFault::as_str),
+            message: current_message(refusal),
             event,
             room_id: None,
         }
@@ -301,16 +310,10 @@ pub(crate) struct HistoryAck<'a> {
 impl<'a> HistoryAck<'a> {
     /// `ok` is present in an acknowledgement only.
     pub fn of(room: &'a RoomId, page: &'a HistoryPage, ok: Option<bool>) -> Self {
-        let message = |entry| {
-            let mut json = String::new();
-            write_message(entry, &mut json);
-            // Only a damaged record is no valid JSON. The rest of the page is still of use.
-            RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned())
-        };
         Self {
             ok,
             room_id: room.as_str(),
-            messages: page.entries.iter().map(message).collect(),
+            messages: listed(&page.entries, &page.states),
             has_more: page.has_more,
             has_more_after: page.has_more_after,
             next_seq: page

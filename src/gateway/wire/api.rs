@@ -1,10 +1,12 @@
 //! Bodies of the REST API that no socket event has.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
+use super::acks::current_message;
 use super::fields::Fields;
 use super::request_fields::{idempotency_key, message_fields};
-use crate::domain::{Limits, MessageFields, Refusal, RoomId, UserId, Username};
+use crate::domain::{Limits, MessageFields, Refusal, RoomId, TokenFault, UserId, Username};
 use crate::features::messaging::{Appended, Disconnected, OccupantPage};
 
 /// The body of every error response.
@@ -22,6 +24,23 @@ pub(crate) struct RestError<'a> {
     /// The field, parameter or header that is at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<&'a str>,
+    /// The current message, with a conflict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<&'a RawValue>,
+}
+
+impl<'a> RestError<'a> {
+    /// The body for a refusal.
+    pub fn of(refusal: &'a Refusal, request_id: &'a str) -> Self {
+        Self {
+            error: &refusal.text,
+            code: refusal.code.as_str(),
+            reason: refusal.reason.map(TokenFault::as_str),
+            request_id,
+            field: refusal.field.as_deref(),
+            message: current_message(refusal),
+        }
+    }
 }
 
 /// The body of `POST /messages`.

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::cursor::{decode_cursor, encode_cursor};
 use super::fields::Fields;
+use super::messages::{PositionJson, listed, listed_json};
 use super::request_fields::{idempotency_key, message_fields};
-use super::server_event::write_message;
 use crate::domain::{ChatHistory, ChatMember, ChatRole, Limits, MessageFields, Refusal};
 use crate::features::chats::{ChatView, Entry, NewGroup};
 use crate::features::messaging::{HistoryPage, HistoryWindow};
@@ -298,9 +298,7 @@ impl OpenOrSendRequest {
 
 /// A message. `null` if its record is damaged.
 pub(crate) fn message_json(entry: &Entry) -> Box<RawValue> {
-    let mut json = String::new();
-    write_message(entry, &mut json);
-    RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned())
+    listed_json(entry, None)
 }
 
 /// A page of messages.
@@ -319,24 +317,14 @@ pub(crate) struct MessageList<'a> {
     as_of: PositionJson<'a>,
 }
 
-/// A position of a room.
-#[derive(Serialize)]
-struct PositionJson<'a> {
-    seq: u64,
-    epoch: &'a str,
-}
-
 impl<'a> MessageList<'a> {
     pub fn of(page: &'a HistoryPage) -> Self {
         Self {
-            items: page.entries.iter().map(message_json).collect(),
+            items: listed(&page.entries, &page.states),
             has_more: page.has_more,
             next_cursor: page.next.and_then(next_cursor),
             has_more_after: page.has_more_after,
-            as_of: PositionJson {
-                seq: page.head.seq,
-                epoch: page.head.epoch.as_str(),
-            },
+            as_of: (&page.head).into(),
         }
     }
 }

@@ -94,6 +94,12 @@ impl<'a> Fields<'a> {
         Some(value)
     }
 
+    /// Whether the field is there, and is `null`.
+    pub(super) fn is_null(&self, field: &str) -> bool {
+        let found = self.0.iter().rfind(|(name, _)| name == field);
+        found.is_some_and(|(_, value)| value.get() == "null")
+    }
+
     /// A string, if present.
     ///
     /// # Errors

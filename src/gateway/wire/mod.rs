@@ -19,6 +19,7 @@ mod frame;
 #[cfg(test)]
 mod fuzz;
 mod incoming;
+mod messages;
 mod packet;
 mod page;
 mod recovery;
@@ -49,6 +50,11 @@ pub(crate) use cursor::{MAX_LIMIT, PageQuery, encode_cursor};
 pub use fields::Fields;
 pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};
 pub use incoming::{MalformedEvent, RawEvent};
+pub(crate) use messages::{
+    ChangeAck, EditRequest, Null, PinList, ReactionList, ReadAck, ReadRequest, ReaderJson,
+    RoomUnreadJson, ThreadList, UnreadRequest, UserThreadJson, current_json, edit_fields, if_match,
+    version_json,
+};
 pub use packet::parse_packet;
 pub(crate) use page::Page;
 pub(crate) use recovery::{
@@ -56,7 +62,7 @@ pub(crate) use recovery::{
     VerifyEmailRequest,
 };
 pub(crate) use request_fields::{
-    MAX_SEQ, history_limit, history_window, message_fields, replay_from, rooms_to_sync,
+    MAX_SEQ, history_limit, history_window, message_fields, message_id, replay_from, rooms_to_sync,
 };
 pub use server_event::{Envelope, ServerEvent, encode_event, going_away};
 pub(crate) use tokens::{ClosedJson, TokenJson, TokenRequest};

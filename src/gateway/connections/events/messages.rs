@@ -94,7 +94,7 @@ impl ClientRequest for History {
         let max_bytes = Limits::HISTORY_BYTES.min(half);
         let page = context
             .messaging()
-            .read(&permit, self.window, self.limit, max_bytes)
+            .history(&permit, self.window, self.limit, max_bytes)
             .await?;
         context
             .reply

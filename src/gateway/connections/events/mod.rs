@@ -3,8 +3,10 @@
 //! To add an event, implement [`ClientRequest`] in a file of this folder and add a line to the
 //! table below. The JSON of its acknowledgement is declared in `gateway/wire`.
 
+mod changes;
 mod identity;
 mod messages;
+mod positions;
 mod rooms;
 mod status;
 mod sync;
@@ -17,11 +19,14 @@ use std::sync::Arc;
 use super::connection::Connection;
 use super::reply::Reply;
 use crate::domain::{Code, Limits, Membership, Refusal, RoomId, RoomKind};
+use crate::features::messages::{Messages, not_configured};
 use crate::features::messaging::{ConnectionState, Messaging};
 use crate::gateway::wire::{Fields, MalformedEvent, RawEvent};
 
+pub use changes::{DeleteMessage, EditMessage, PinMessage, React, UnpinMessage};
 pub use identity::Authenticate;
 pub use messages::{History, SendMessage, Typing};
+pub use positions::Read;
 pub use rooms::{Join, Leave};
 pub use status::{SubscribeStatus, UnsubscribeStatus};
 pub use sync::Sync;
@@ -59,6 +64,15 @@ pub(super) struct RequestContext<'a> {
 impl<'a> RequestContext<'a> {
     fn messaging(&self) -> &'a Messaging {
         &self.connection.connections.messaging
+    }
+
+    /// The use cases of messages that change.
+    ///
+    /// # Errors
+    /// `not_configured`.
+    fn messages(&self) -> Result<&'a Messages, Refusal> {
+        let messages = self.connection.connections.messages.as_deref();
+        messages.ok_or_else(not_configured)
     }
 
     /// The rights of the connection's user in the room's chat; `None` for other rooms.
@@ -155,6 +169,12 @@ client_events! {
     boxed SubscribeStatus;
     boxed UnsubscribeStatus;
     boxed Sync;
+    boxed Read;
+    boxed React;
+    boxed EditMessage;
+    boxed DeleteMessage;
+    boxed PinMessage;
+    boxed UnpinMessage;
 }
 
 /// The name of an event as refusals show it.

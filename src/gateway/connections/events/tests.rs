@@ -21,6 +21,12 @@ fn names_are_unique_and_found() {
         ClientEvent::History,
         ClientEvent::SubscribeStatus,
         ClientEvent::UnsubscribeStatus,
+        ClientEvent::Read,
+        ClientEvent::React,
+        ClientEvent::EditMessage,
+        ClientEvent::DeleteMessage,
+        ClientEvent::PinMessage,
+        ClientEvent::UnpinMessage,
     ] {
         assert_eq!(ClientEvent::named(event.name()), Some(event));
     }

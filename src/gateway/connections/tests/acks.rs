@@ -134,6 +134,7 @@ impl Node {
         let messaging = Arc::new(Messaging::new(backplane.clone(), delivery, limits));
         let connections = Connections::new(
             messaging,
+            None,
             Arc::new(Authenticator::open()),
             Arc::new(Admission::new(Caps::default())),
             outbox_bytes,

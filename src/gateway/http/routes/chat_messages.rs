@@ -74,7 +74,7 @@ async fn page(
     let limit = history_limit(check_range("limit", query.limit, 1, MAX_LIMIT)?);
     let page = state
         .messaging
-        .read(&permit, window, limit, Limits::HISTORY_BYTES)
+        .history(&permit, window, limit, Limits::HISTORY_BYTES)
         .await?;
     Ok(Reply::ok(&MessageList::of(&page)))
 }

@@ -10,7 +10,11 @@ pub(super) mod health;
 pub(super) mod me;
 pub(super) mod messages;
 pub(super) mod metrics;
+pub(super) mod pins;
+pub(super) mod positions;
+pub(super) mod reactions;
 pub(super) mod recovery;
+pub(super) mod room_messages;
 pub(super) mod rooms;
 pub(super) mod sessions;
 pub(super) mod socketio;
@@ -56,6 +60,8 @@ pub(super) enum Right {
     ChatMember,
     /// The token of an account that is in the room or, for the room of a chat, a member of it.
     AccountInRoom,
+    /// As [`AccountInRoom`](Self::AccountInRoom), or the token of an admin.
+    MessageDeleter,
 }
 
 impl Right {
@@ -71,6 +77,7 @@ impl Right {
         match self {
             Self::Account | Self::AccountReader | Self::Admin => true,
             Self::ChatUser | Self::ChatMember | Self::AccountInRoom => true,
+            Self::MessageDeleter => true,
             Self::Public | Self::Anonymous | Self::User | Self::Service => false,
             Self::UnlimitedService | Self::RoomReader | Self::Broadcaster => false,
         }
@@ -193,6 +200,82 @@ pub(super) fn all() -> Vec<Route> {
             Right::AccountInRoom,
             chat_messages::post,
         ),
+        get(
+            "/api/v1/rooms/{room_id}/messages/{id}",
+            Right::AccountInRoom,
+            room_messages::get,
+        ),
+        patch(
+            "/api/v1/rooms/{room_id}/messages/{id}",
+            Right::AccountInRoom,
+            room_messages::patch,
+        ),
+        delete(
+            "/api/v1/rooms/{room_id}/messages/{id}",
+            Right::MessageDeleter,
+            room_messages::delete,
+        ),
+        get(
+            "/api/v1/rooms/{room_id}/messages/{id}/versions",
+            Right::AccountInRoom,
+            room_messages::versions,
+        ),
+        get(
+            "/api/v1/rooms/{room_id}/messages/{id}/thread",
+            Right::AccountInRoom,
+            room_messages::thread,
+        ),
+        get(
+            "/api/v1/rooms/{room_id}/messages/{id}/readers",
+            Right::AccountInRoom,
+            room_messages::readers,
+        ),
+        get(
+            "/api/v1/rooms/{room_id}/messages/{id}/reactions",
+            Right::AccountInRoom,
+            reactions::list,
+        ),
+        put(
+            "/api/v1/rooms/{room_id}/messages/{id}/reactions/{emoji}/me",
+            Right::AccountInRoom,
+            reactions::put,
+        ),
+        delete(
+            "/api/v1/rooms/{room_id}/messages/{id}/reactions/{emoji}/me",
+            Right::AccountInRoom,
+            reactions::delete,
+        ),
+        get(
+            "/api/v1/rooms/{room_id}/pins",
+            Right::AccountInRoom,
+            pins::list,
+        ),
+        put(
+            "/api/v1/rooms/{room_id}/pins/{id}",
+            Right::AccountInRoom,
+            pins::put,
+        ),
+        delete(
+            "/api/v1/rooms/{room_id}/pins/{id}",
+            Right::AccountInRoom,
+            pins::delete,
+        ),
+        put(
+            "/api/v1/rooms/{room_id}/read",
+            Right::AccountInRoom,
+            positions::read,
+        ),
+        post(
+            "/api/v1/rooms/{room_id}/unread",
+            Right::AccountInRoom,
+            positions::mark_unread,
+        ),
+        get("/api/v1/me/unread", Right::AccountReader, positions::unread),
+        get(
+            "/api/v1/me/threads",
+            Right::AccountReader,
+            positions::threads,
+        ),
         get("/api/chats", Right::ChatUser, chats::list),
         get("/api/chats/user", Right::ChatUser, chats::list),
         post("/api/chats", Right::ChatUser, chat_messages::open_or_send),
@@ -249,6 +332,20 @@ where
         path,
         right,
         handler: routing::patch(handler),
+    }
+}
+
+fn put<H, T>(path: &'static str, right: Right, handler: H) -> Route
+where
+    H: Handler<T, Arc<HttpState>>,
+    T: 'static,
+{
+    Route {
+        #[cfg(test)]
+        method: Method::PUT,
+        path,
+        right,
+        handler: routing::put(handler),
     }
 }
 

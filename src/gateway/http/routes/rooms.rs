@@ -35,7 +35,7 @@ pub(in crate::gateway::http) async fn messages(
     let limit = history_limit(check_range("limit", query.limit, 1, Limits::HISTORY)?);
     let page = state
         .messaging
-        .read(&permit, window, limit, Limits::HISTORY_BYTES)
+        .history(&permit, window, limit, Limits::HISTORY_BYTES)
         .await?;
     Ok(Reply::ok(&HistoryAck::of(permit.room(), &page, None)))
 }
