@@ -8,51 +8,68 @@ use serde_json::value::RawValue;
 use super::change_record;
 use crate::domain::{DELETED_USERNAME, UserId};
 
-/// The record with the name of deleted users in place of this user's. `None` if it needs no change, or
-/// can't be read. The rest of a message stays byte for byte.
-#[must_use]
-pub fn anonymise(record: &[u8], user: &UserId) -> Option<Bytes> {
+/// A record that can't be read, and may have the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable;
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(_: serde_json::Error) -> Self {
+        Self
+    }
+}
+
+/// The record with the name of deleted users in place of this user's. `None` if it needs no change. The
+/// rest of a message stays byte for byte.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn anonymise(record: &[u8], user: &UserId) -> Result<Option<Bytes>, Unreadable> {
     match change_record::Parts::of(record) {
         Some(parts) => anonymous_change(&parts, user),
         None => anonymous_message(record, user),
     }
 }
 
-fn anonymous_message(record: &[u8], user: &UserId) -> Option<Bytes> {
+fn anonymous_message(record: &[u8], user: &UserId) -> Result<Option<Bytes>, Unreadable> {
     #[derive(Deserialize)]
     struct Sender<'a> {
-        user_id: String,
+        user_id: Option<String>,
         #[serde(borrow)]
-        username: &'a RawValue,
+        username: Option<&'a RawValue>,
     }
-    let record = std::str::from_utf8(record).ok()?;
-    let sender: Sender<'_> = serde_json::from_str(record).ok()?;
-    let name = serde_json::to_string(DELETED_USERNAME).ok()?;
-    let former = sender.username.get();
-    if sender.user_id != user.as_str() || former == name {
-        return None;
+    let record = std::str::from_utf8(record).map_err(|_| Unreadable)?;
+    let sender: Sender<'_> = serde_json::from_str(record)?;
+    let name = serde_json::to_string(DELETED_USERNAME)?;
+    let Some(former) = sender.username.map(RawValue::get) else {
+        return Ok(None);
+    };
+    if sender.user_id.as_deref() != Some(user.as_str()) || former == name {
+        return Ok(None);
     }
     // The raw value is a part of the record.
     let start = former.as_ptr() as usize - record.as_ptr() as usize;
-    let (before, rest) = record.split_at_checked(start)?;
-    let after = rest.get(former.len()..)?;
-    Some([before, &name, after].concat().into())
+    let (before, rest) = record.split_at_checked(start).ok_or(Unreadable)?;
+    let after = rest.get(former.len()..).ok_or(Unreadable)?;
+    Ok(Some([before, &name, after].concat().into()))
 }
 
-fn anonymous_change(parts: &change_record::Parts<'_>, user: &UserId) -> Option<Bytes> {
+fn anonymous_change(
+    parts: &change_record::Parts<'_>,
+    user: &UserId,
+) -> Result<Option<Bytes>, Unreadable> {
     // Most changes are of others.
     if !parts.fields.contains(user.as_str()) {
-        return None;
+        return Ok(None);
     }
-    let mut fields: Value = serde_json::from_str(&format!("{{{}", parts.fields)).ok()?;
+    let mut fields: Value = serde_json::from_str(&format!("{{{}", parts.fields))?;
     if !rename(&mut fields, user) {
-        return None;
+        return Ok(None);
     }
     let fields = fields.to_string();
-    let rest = fields.strip_prefix('{')?;
+    let rest = fields.strip_prefix('{').ok_or(Unreadable)?;
     let (event, id) = (parts.event, parts.id);
     let record = format!("{{\"event\":\"{event}\",\"entry_id\":\"{id}\",{rest}");
-    Some(record.into())
+    Ok(Some(record.into()))
 }
 
 /// Renames the user in every object that names it. Returns whether there was one.
@@ -131,12 +148,15 @@ mod tests {
     #[test]
     fn a_message_loses_the_name_and_nothing_else() {
         let ann = UserId::trusted("ann");
-        let record = anonymise(MESSAGE.as_bytes(), &ann).unwrap();
+        let record = anonymise(MESSAGE.as_bytes(), &ann).unwrap().unwrap();
         let expected = MESSAGE.replace(r#""A \"n\" n""#, r#""deleted user""#);
         assert_eq!(record, expected);
-        assert_eq!(anonymise(&record, &ann), None);
-        assert_eq!(anonymise(MESSAGE.as_bytes(), &UserId::trusted("bob")), None);
-        assert_eq!(anonymise(b"not JSON", &ann), None);
+        assert_eq!(anonymise(&record, &ann), Ok(None));
+        assert_eq!(
+            anonymise(MESSAGE.as_bytes(), &UserId::trusted("bob")),
+            Ok(None)
+        );
+        assert_eq!(anonymise(b"not JSON", &ann), Err(Unreadable));
         assert!(is_same_without_names(&record, MESSAGE.as_bytes()));
         let other = MESSAGE.replace("1.0", "2.0");
         assert!(!is_same_without_names(&record, other.as_bytes()));
@@ -150,12 +170,17 @@ mod tests {
         let change = format!(
             r#"{{"event":"member_added","entry_id":"{id}","room_id":"r","chat":{{"by":[{{"user_id":"ann","username":"Ann"}}]}},"user_id":"bob","username":"Bob"}}"#
         );
-        let record = anonymise(change.as_bytes(), &UserId::trusted("ann")).unwrap();
+        let record = anonymise(change.as_bytes(), &UserId::trusted("ann"))
+            .unwrap()
+            .unwrap();
         let parts = change_record::Parts::of(&record).unwrap();
         assert_eq!((parts.event, parts.id), ("member_added", id));
         let text = std::str::from_utf8(&record).unwrap();
         assert!(!text.contains("Ann") && text.contains("Bob"), "{text}");
         assert!(is_same_without_names(&record, change.as_bytes()));
-        assert_eq!(anonymise(change.as_bytes(), &UserId::trusted("eve")), None);
+        assert_eq!(
+            anonymise(change.as_bytes(), &UserId::trusted("eve")),
+            Ok(None)
+        );
     }
 }

@@ -9,8 +9,19 @@ use uuid::Uuid;
 use super::{Announce, AnnounceEnd, NewRow, Result};
 use crate::domain::Timestamp;
 
-/// Makes a record anonymous; `None` if it needs no change.
-pub type Rewrite = Arc<dyn Fn(&[u8]) -> Option<Bytes> + Send + Sync>;
+/// The outcome of a [`Rewrite`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewritten {
+    /// The record needs no change.
+    Unchanged,
+    /// The new record.
+    Changed(Bytes),
+    /// The record can't be read.
+    Unreadable,
+}
+
+/// Makes a record anonymous.
+pub type Rewrite = Arc<dyn Fn(&[u8]) -> Rewritten + Send + Sync>;
 
 /// The progress of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +32,9 @@ pub struct DeletionReport {
     pub passes: u64,
     /// The messages that were made anonymous.
     pub messages: u64,
+    /// Entries that the last pass could not read, and groups that it could not process. They stay as they
+    /// are.
+    pub skipped: u64,
     /// When the last pass ended.
     pub finished_at: Option<Timestamp>,
 }
@@ -65,16 +79,23 @@ pub trait DeletionStore: Send + Sync {
     ) -> Result<DeleteOutcome>;
 
     /// Ends some of the memberships in groups of an account that is being deleted, each with its
-    /// announcements in one transaction. True if there may be more. A group without an owner that can use
+    /// announcements in one transaction: in the order of the groups' ids, those with greater ids than
+    /// `after`. Returns the last one; `None` if there are no more. A group that can't be read stays as it
+    /// is. A group without an owner that can use
     /// its account gets one: of the members that can use theirs the one that joined first. A group
     /// without members is deleted. Direct chats stay as they are.
     ///
     /// # Errors
     /// `Unavailable`: memberships may have ended.
-    async fn leave_groups(&self, user: Uuid, announce: Announce) -> Result<bool>;
+    async fn leave_groups(
+        &self,
+        user: Uuid,
+        after: Uuid,
+        announce: Announce,
+    ) -> Result<Option<Uuid>>;
 
     /// Rewrites the next archived messages of the user, and changes with names, in one transaction with
-    /// the position. After the first pass `job` is added to the outbox, due after ten minutes: for
+    /// the position. Entries that can't be read are skipped and counted. After the first pass `job` is added to the outbox, due after ten minutes: for
     /// messages that were sent before the sockets closed, or archived later.
     ///
     /// # Errors

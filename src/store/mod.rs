@@ -39,7 +39,9 @@ pub use chats::{
     Announce, ChatChange, ChatOfMember, ChatOutcome, ChatPeer, ChatPosition, ChatRefusal,
     ChatStore, NewGroup,
 };
-pub use deletions::{DeleteOutcome, DeletionReport, DeletionStep, DeletionStore, Rewrite};
+pub use deletions::{
+    DeleteOutcome, DeletionReport, DeletionStep, DeletionStore, Rewrite, Rewritten,
+};
 pub use idempotency::{
     ANSWERS_KEPT, DeletableContent, IdempotencyStore, IdempotentRequest, MakeAnswer, Once,
     Performed, Repeat, StoredAnswer,

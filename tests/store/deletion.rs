@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubbub::backplane::anonymous::anonymise;
+use hubbub::backplane::anonymous::{Unreadable, anonymise};
 use hubbub::domain::{AccountName, DisplayName, EmailAddress, RoomId, UserId};
 use hubbub::store::sql::SqlStore;
 use hubbub::store::{
     AccountStore, AnnounceEnd, ArchivedEntry, CreateOutcome, DeleteOutcome, DeletionStep,
     DeletionStore, LoginName, NewAccount, NewOneTimeToken, NewRow, NewSession, Outbox,
-    RecoveryStore, Rewrite, StoredKind, TokenPurpose,
+    RecoveryStore, Rewrite, Rewritten, StoredKind, TokenPurpose,
 };
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ crate::on_every_database!(
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn job() -> NewRow {
+pub fn job() -> NewRow {
     NewRow {
         room: None,
         kind: "forget".to_owned(),
@@ -30,7 +30,7 @@ fn job() -> NewRow {
     }
 }
 
-fn announce() -> AnnounceEnd {
+pub fn announce() -> AnnounceEnd {
     Arc::new(|user: &UserId, _| NewRow {
         room: Some(RoomId::personal(user)),
         kind: "session_ended".to_owned(),
@@ -50,7 +50,7 @@ fn account() -> NewAccount {
     }
 }
 
-async fn create(store: &SqlStore) -> Uuid {
+pub async fn create(store: &SqlStore) -> Uuid {
     let account = account();
     let id = account.id;
     let session = NewSession {
@@ -119,7 +119,7 @@ async fn the_data_of_an_account_is_gone_with_its_deletion(test: &TestStore) {
     assert!(matches!(created, CreateOutcome::Created(_)));
 }
 
-fn message(user: &str, name: &str, room: &str, seq: u64) -> ArchivedEntry {
+pub fn message(user: &str, name: &str, room: &str, seq: u64) -> ArchivedEntry {
     let entry = entry(seq);
     let id = entry.id;
     let record = format!(
@@ -144,6 +144,15 @@ fn change(user: &str, seq: u64) -> ArchivedEntry {
         record: record.into(),
         ..entry
     }
+}
+
+pub fn rewrite(user: &str) -> Rewrite {
+    let user = UserId::trusted(user);
+    Arc::new(move |record| match anonymise(record, &user) {
+        Ok(Some(record)) => Rewritten::Changed(record),
+        Ok(None) => Rewritten::Unchanged,
+        Err(Unreadable) => Rewritten::Unreadable,
+    })
 }
 
 async fn messages_of_a_deleted_user_lose_the_name_in_steps_that_go_on_in_another_process(
@@ -173,8 +182,7 @@ async fn messages_of_a_deleted_user_lose_the_name_in_steps_that_go_on_in_another
         .await
         .unwrap();
 
-    let of_user = UserId::trusted(&id);
-    let rewrite: Rewrite = Arc::new(move |record| anonymise(record, &of_user));
+    let rewrite = rewrite(&id);
     let mut steps = 0;
     loop {
         // Each step is that of a process which has just started.

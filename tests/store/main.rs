@@ -11,6 +11,7 @@ mod checks;
 mod commits;
 mod concurrency;
 mod deletion;
+mod deletion_skips;
 mod epochs;
 mod extremes;
 mod faults;

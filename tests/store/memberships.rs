@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hubbub::domain::{ChatHistory, ChatRole, MAX_CHAT_MEMBERS, RoomId, UserId};
 use hubbub::store::{
     AnnounceEnd, ChatChange, ChatRefusal, ChatStore, DeleteOutcome, DeletionStep, DeletionStore,
-    NewRow, Rewrite, StoredKind,
+    NewRow, Rewrite, Rewritten, StoredKind,
 };
 use uuid::Uuid;
 
@@ -62,7 +62,7 @@ fn job() -> NewRow {
     }
 }
 
-async fn delete(test: &TestStore, user: Uuid) {
+pub async fn delete(test: &TestStore, user: Uuid) {
     // Its end is not announced: nobody has logged in.
     let announce: AnnounceEnd = Arc::new(|user: &UserId, _| NewRow {
         room: Some(RoomId::personal(user)),
@@ -76,10 +76,16 @@ async fn delete(test: &TestStore, user: Uuid) {
 }
 
 /// Leaves all groups; returns the number of calls that it took.
-async fn leave_groups(test: &TestStore, user: Uuid) -> usize {
-    let mut calls = 1;
-    while test.store.leave_groups(user, announce()).await.unwrap() {
+pub async fn leave_groups(test: &TestStore, user: Uuid) -> usize {
+    let (mut calls, mut after) = (1, Uuid::nil());
+    while let Some(last) = test
+        .store
+        .leave_groups(user, after, announce())
+        .await
+        .unwrap()
+    {
         calls += 1;
+        after = last;
     }
     calls
 }
@@ -181,7 +187,7 @@ async fn a_deleted_account_leaves_its_groups_and_each_keeps_an_owner(test: &Test
     // The group is of one owner now, and a repeat finds nothing.
     let left = change(test, handed, carol, ChatChange::Remove(carol)).await;
     assert_eq!(left, Err(ChatRefusal::LastOwner));
-    let rewrite: Rewrite = Arc::new(|_| None);
+    let rewrite: Rewrite = Arc::new(|_| Rewritten::Unchanged);
     while test
         .store
         .rewrite_next(ann, rewrite.clone(), job())

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use super::sessions::announce_end;
 use super::{AccountCaller, Accounts, Device, Ended, refused};
-use crate::backplane::anonymous;
+use crate::backplane::anonymous::{self, Unreadable};
 use crate::domain::{Code, Refusal, SessionEnd, UserId};
 use crate::features::chats::announce;
 use crate::outbox::{ForgetUser, Job, JobError, JobPayload as _};
-use crate::store::{DeleteOutcome, DeletionStep, DeletionStore, Rewrite};
+use crate::store::{DeleteOutcome, DeletionStep, DeletionStore, Rewrite, Rewritten};
 
 impl Accounts {
     /// Deletes the caller's account: its personal data is gone at once, and its sessions have ended. A
@@ -70,12 +71,18 @@ impl Job for ForgetDeletedUser {
     async fn run(&self, payload: &str) -> Result<(), JobError> {
         let job = ForgetUser::parse(payload)?;
         let user = UserId::trusted(&job.user.to_string());
-        let rewrite: Rewrite = Arc::new(move |record| anonymous::anonymise(record, &user));
+        let rewrite: Rewrite = Arc::new(move |record| match anonymous::anonymise(record, &user) {
+            Ok(Some(record)) => Rewritten::Changed(record),
+            Ok(None) => Rewritten::Unchanged,
+            Err(Unreadable) => Rewritten::Unreadable,
+        });
         // In the second pass: groups to which another transaction was just adding the user.
+        let mut after = Uuid::nil();
         loop {
             let began = Instant::now();
-            if !self.0.leave_groups(job.user, announce()).await? {
-                break;
+            match self.0.leave_groups(job.user, after, announce()).await? {
+                Some(last) => after = last,
+                None => break,
             }
             tokio::time::sleep(began.elapsed()).await;
         }
@@ -93,6 +100,7 @@ impl Job for ForgetDeletedUser {
                 user = %job.user,
                 passes = report.passes,
                 messages = report.messages,
+                skipped = report.skipped,
                 is_finished = report.finished_at.is_some(),
                 "a deleted account: its messages are anonymous"
             );

@@ -43,8 +43,13 @@ impl DeletionStore for SqlStore {
         Ok(outcome)
     }
 
-    async fn leave_groups(&self, user: Uuid, announce: Announce) -> Result<bool> {
-        let left = chats::leave_groups(self.db(), user, &announce).await;
+    async fn leave_groups(
+        &self,
+        user: Uuid,
+        after: Uuid,
+        announce: Announce,
+    ) -> Result<Option<Uuid>> {
+        let left = chats::leave_groups(self.db(), user, after, &announce).await;
         // Some may have ended before a failure.
         self.announce_rows();
         left
@@ -65,14 +70,15 @@ impl DeletionStore for SqlStore {
     }
 
     async fn deletion(&self, user: Uuid) -> Result<Option<DeletionReport>> {
-        const FIND: &str = "SELECT requested_at, pass, messages, finished_at \
+        const FIND: &str = "SELECT requested_at, pass, messages, skipped, finished_at \
             FROM hubbub_account_deletions WHERE user_id = ?";
-        type Row = (i64, i64, i64, Option<i64>);
+        type Row = (i64, i64, i64, i64, Option<i64>);
         let found: Vec<Row> = self.db().all(FIND, args![user]).await?;
-        let report = |(requested_at, pass, messages, finished_at): &Row| DeletionReport {
+        let report = |(requested_at, pass, messages, skipped, finished_at): &Row| DeletionReport {
             requested_at: loaded_time(*requested_at),
             passes: u64::try_from(*pass).unwrap_or(0),
             messages: u64::try_from(*messages).unwrap_or(0),
+            skipped: u64::try_from(*skipped).unwrap_or(0),
             finished_at: finished_at.map(loaded_time),
         };
         Ok(found.first().map(report))
@@ -133,32 +139,35 @@ async fn rewrite_in(
     rewrite: &Rewrite,
     job: NewRow,
 ) -> Outcome<DeletionStep> {
-    const FIND: &str = "SELECT pass, at_room, at_seq FROM hubbub_account_deletions \
+    const FIND: &str = "SELECT pass, at_room, at_seq, skipped FROM hubbub_account_deletions \
         WHERE user_id = ? AND finished_at IS NULL {for_update}";
     const ADVANCE: &str = "UPDATE hubbub_account_deletions \
-        SET at_room = ?, at_seq = ?, messages = messages + ? WHERE user_id = ?";
+        SET at_room = ?, at_seq = ?, messages = messages + ?, skipped = ? WHERE user_id = ?";
     const NEXT_PASS: &str = "UPDATE hubbub_account_deletions \
-        SET pass = pass + 1, at_room = 0, at_seq = 0 WHERE user_id = ?";
+        SET pass = pass + 1, at_room = 0, at_seq = 0, skipped = ? WHERE user_id = ?";
     const FINISH: &str = "UPDATE hubbub_account_deletions \
-        SET pass = pass + 1, finished_at = ? WHERE user_id = ?";
-    let found: Option<(i64, i64, i64)> = conn.first(FIND, args![user]).await?;
-    let Some((pass, room_no, seq)) = found else {
+        SET pass = pass + 1, finished_at = ?, skipped = ? WHERE user_id = ?";
+    let found: Option<(i64, i64, i64, i64)> = conn.first(FIND, args![user]).await?;
+    let Some((pass, room_no, seq, skipped)) = found else {
         return Ok(DeletionStep::Finished);
     };
     let position = Position { room_no, seq };
     let user_text = user_id(user);
     let step = rewrite::next(conn, position, user_text.as_str(), rewrite).await?;
+    // Each pass counts anew: it meets the same entries.
+    let skipped = step.skipped + if position.is_start() { 0 } else { skipped };
     if let Some(Position { room_no, seq }) = step.position {
-        let values = args![room_no, seq, step.rewritten, user];
+        let values = args![room_no, seq, step.rewritten, skipped, user];
         conn.run(ADVANCE, values).await?;
         return Ok(DeletionStep::More);
     }
+    let skipped = skipped + chats::count_groups(conn, user).await?;
     let now = now(conn).await?;
     if pass == 0 {
-        conn.run(NEXT_PASS, args![user]).await?;
+        conn.run(NEXT_PASS, args![skipped, user]).await?;
         outbox::add_at(conn, job, now + SECOND_PASS_DELAY).await?;
         return Ok(DeletionStep::FirstPassComplete);
     }
-    conn.run(FINISH, args![now, user]).await?;
+    conn.run(FINISH, args![now, skipped, user]).await?;
     Ok(DeletionStep::Finished)
 }

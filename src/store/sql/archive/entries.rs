@@ -313,7 +313,7 @@ fn columns<'a>(room: &'a RoomId, entry: &'a ArchivedEntry) -> Columns<'a> {
 }
 
 /// The key of a send; empty without one.
-fn key_text(bytes: Vec<u8>) -> Outcome<Option<Box<str>>> {
+pub(super) fn key_text(bytes: Vec<u8>) -> Outcome<Option<Box<str>>> {
     if bytes.is_empty() {
         return Ok(None);
     }

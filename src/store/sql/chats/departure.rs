@@ -10,33 +10,52 @@ use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::value::args;
-use crate::store::{Announce, Result};
+use crate::store::{Announce, Result, StoreError};
 
 /// The groups that one call leaves.
 const GROUPS_PER_CALL: i64 = 100;
 
 /// Ends memberships of an account that is being deleted, each in a transaction of its own, so that one
-/// lock is held at a time. False once it has none left in groups.
+/// lock is held at a time: in groups after that one, in the order of their ids. Returns the last group;
+/// `None` if there are no more.
 pub(in crate::store::sql) async fn leave_groups(
     db: &Db,
     user: Uuid,
+    after: Uuid,
     announce: &Announce,
-) -> Result<bool> {
+) -> Result<Option<Uuid>> {
     const GROUPS: &str = "SELECT m.chat_id FROM hubbub_chat_members m \
         JOIN hubbub_chats c ON c.id = m.chat_id \
         JOIN hubbub_account_deletions d ON d.user_id = m.user_id \
-        WHERE m.user_id = ? AND c.kind = ? AND d.finished_at IS NULL LIMIT ?";
-    let values = args![user, stored_kind(ChatKind::Group), GROUPS_PER_CALL];
+        WHERE m.user_id = ? AND m.chat_id > ? AND c.kind = ? AND d.finished_at IS NULL \
+        ORDER BY m.chat_id LIMIT ?";
+    let values = args![user, after, stored_kind(ChatKind::Group), GROUPS_PER_CALL];
     let groups: Vec<(Uuid,)> = db.all(GROUPS, values).await?;
     for (chat,) in &groups {
         let (chat, announce) = (*chat, announce.clone());
-        db.transaction(move |conn| {
+        let left = db.transaction(move |conn| {
             let announce = announce.clone();
             Box::pin(async move { leave(conn, chat, user, &announce).await })
-        })
-        .await?;
+        });
+        match left.await {
+            Ok(()) => {}
+            // It must not keep the user in the groups that follow.
+            Err(StoreError::Broken(error)) => {
+                tracing::error!(%chat, %user, error, "a deleted account can't leave a group");
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(!groups.is_empty())
+    Ok(groups.last().map(|(chat,)| *chat))
+}
+
+/// The groups that a user is a member of.
+pub(in crate::store::sql) async fn count_groups(conn: &mut Conn, user: Uuid) -> Outcome<i64> {
+    const COUNT: &str = "SELECT COUNT(*) FROM hubbub_chat_members m \
+        JOIN hubbub_chats c ON c.id = m.chat_id WHERE m.user_id = ? AND c.kind = ?";
+    let values = args![user, stored_kind(ChatKind::Group)];
+    let count: Option<(i64,)> = conn.first(COUNT, values).await?;
+    Ok(count.map_or(0, |(count,)| count))
 }
 
 async fn leave(conn: &mut Conn, chat: Uuid, user: Uuid, announce: &Announce) -> Outcome<()> {

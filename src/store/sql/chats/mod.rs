@@ -17,7 +17,7 @@ mod tests;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-pub(super) use departure::leave_groups;
+pub(super) use departure::{count_groups, leave_groups};
 
 use super::accounts::{loaded_time, user_id};
 use super::fault::{Fault, Outcome};
