@@ -59,6 +59,9 @@ pub(super) enum FaultKind {
     DoubledAnnouncement,
     /// The changes of a user's membership were announced in another order than they were made.
     AnnouncementOrder,
+    /// Two users received the announcements of a room in different orders, or one number with different
+    /// announcements.
+    RoomOrder,
     /// The tables of chats are not the result of the announced changes.
     TablesDiffer,
     /// An event reached a user after the user's removal from the chat.
@@ -123,6 +126,7 @@ impl FaultKind {
             Self::LostAnnouncement => "lost announcement",
             Self::DoubledAnnouncement => "doubled announcement",
             Self::AnnouncementOrder => "order of announcements",
+            Self::RoomOrder => "order in a room",
             Self::TablesDiffer => "tables and announcements differ",
             Self::AfterRemoval => "received after the removal",
             Self::WrongRight => "wrong right",

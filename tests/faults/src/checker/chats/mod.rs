@@ -1,10 +1,11 @@
 //! Checks the chats: each change is announced once, in the room and in the feeds of the users concerned;
-//! the tables are the result of the announced changes; a removed user receives nothing more, and has
-//! no right on any node.
+//! all users receive the announcements of a room in one order; the tables are the result of the
+//! announced changes; a removed user receives nothing more, and has no right on any node.
 
 mod deliveries;
 mod expected;
 mod feeds;
+mod order;
 mod rights;
 mod rooms;
 
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use self::deliveries::DeliveryCheck;
 use self::expected::Expected;
 use self::feeds::FeedCheck;
+use self::order::OrderCheck;
 use self::rights::RightCheck;
 use self::rooms::RoomCheck;
 use super::faults::{FaultKind, Faults};
@@ -85,6 +87,11 @@ pub(super) fn check(history: &[Record], faults: &mut Faults, stats: &mut Stats) 
     }
     .check();
     DeliveryCheck::new(&parsed, &expected, faults, stats).check();
+    OrderCheck {
+        history: &parsed,
+        faults,
+    }
+    .check();
     RightCheck {
         history: &parsed,
         faults,

@@ -309,6 +309,13 @@ fn announcements_have_the_order_of_the_changes() {
 }
 
 #[test]
+fn users_receive_the_announcements_of_a_room_in_one_order() {
+    let mut run = Run::new();
+    (run.member[2].2, run.member[3].2) = (5, 4);
+    run.assert_fault("order in a room");
+}
+
+#[test]
 fn a_change_without_an_acknowledgement_may_be_announced_once_or_not_at_all() {
     let mut run = Run::new();
     run.changes[4].2 = false;
