@@ -10,7 +10,7 @@ use super::form::CurrentMessage;
 use super::{Messages, message_deleted, message_ref, no_such_message, refused};
 use crate::domain::policy::{Deleting, Permit, Sending};
 use crate::domain::{Code, Emoji, Refusal, RoomId, UserId};
-use crate::store::{ChangeOutcome, Changed, Changer, MessageEdit, MessageRef, ReactionChange};
+use crate::store::{Announced, ChangeOutcome, Changed, Changer, MessageEdit, MessageRef, ReactionChange};
 
 /// How long a change is repeated that finds other changes of its message unpublished.
 const RETRY_TIME: Duration = Duration::from_secs(10);
@@ -158,8 +158,12 @@ impl Messages {
             target_seq,
             announcement,
         } = self.make(room, change).await?;
-        let published = self.publications.wait(room, target_seq, announcement);
-        let seq = published.await?.seq;
+        let seq = match announcement {
+            Announced::At(seq) => seq,
+            Announced::ByRow { revision, .. } => {
+                self.publications.wait(room, target_seq, revision).await?
+            }
+        };
         Ok(Made { id, seq })
     }
 

@@ -63,7 +63,7 @@ pub struct Messages {
     messaging: Arc<Messaging>,
     store: Arc<dyn MessageStore>,
     positions: Arc<dyn PositionStore>,
-    reactions: Arc<ReactionBatches>,
+    reactions: ReactionBatches,
     publications: Arc<Publications>,
     parts: Arc<MessageParts>,
     chats: Option<Arc<dyn ChatStore>>,
