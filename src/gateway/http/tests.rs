@@ -24,10 +24,12 @@ use crate::features::accounts::{
 };
 use crate::features::chats::Memberships;
 use crate::features::idempotency::Once;
+use crate::features::messages::MessageStores;
 use crate::features::messaging::UserRateLimiter;
 use crate::gateway::connections::Connections;
 use crate::gateway::socketio::{Gateway, Settings};
 use crate::gateway::websocket;
+use crate::outbox::Publications;
 use crate::server::admission::Caps;
 use crate::store::sql::{DatabaseUrl, SqlStore};
 use crate::store::{
@@ -57,7 +59,7 @@ pub(in crate::gateway) struct Node {
 
 impl Node {
     pub fn on(backplane: Backplane, authenticator: Authenticator) -> Self {
-        Self::with_accounts(backplane, authenticator, None, None, None)
+        Self::with_accounts(backplane, authenticator, None, None, None, None)
     }
 
     fn with_accounts(
@@ -66,13 +68,19 @@ impl Node {
         accounts: Option<Arc<Accounts>>,
         recovery: Option<Arc<Recovery>>,
         chats: Option<Arc<Chats>>,
+        stores: Option<(MessageStores, Arc<Publications>)>,
     ) -> Self {
         let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
         let limits = Limits {
             event_bytes: 4096,
             ..Limits::default()
         };
+        let presence = backplane.presence.clone();
         let messaging = Arc::new(Messaging::new(backplane, delivery, limits));
+        let messages = stores.map(|(stores, publications)| {
+            let parts = stores.parts(None, presence);
+            Arc::new(Messages::new(messaging.clone(), parts, stores, publications))
+        });
         let authenticator = Arc::new(authenticator);
         let settings = Settings {
             ping_interval: Duration::from_secs(25),
@@ -95,7 +103,7 @@ impl Node {
         let admission = Arc::new(Admission::new(caps));
         let connections = Connections::new(
             messaging.clone(),
-            None,
+            messages.clone(),
             authenticator.clone(),
             admission.clone(),
             1 << 20,
@@ -115,6 +123,7 @@ impl Node {
             recovery,
             idempotency: None,
             chats,
+            messages,
             access: Access {
                 authenticator,
                 api_keys: ApiKeys::new(&["key".to_owned()]).unwrap(),
@@ -263,12 +272,26 @@ async fn node_with_accounts() -> NodeWithAccounts {
     let rates = Arc::new(UserRateLimiter::new(Rates::default(), None));
     let chats = Chats::new(chat_store, backplane.log.clone(), memberships, rates);
     let chats = Some(Arc::new(chats));
+    let stores = MessageStores {
+        messages: Arc::new(database.clone()),
+        positions: Arc::new(database.clone()),
+        chats: None,
+    };
+    let worker = crate::outbox::Worker::new(
+        Arc::new(database.clone()),
+        stores.messages.clone(),
+        backplane.log.clone(),
+        backplane.lifecycle.clone(),
+        Uuid::nil(),
+        Duration::from_secs(60),
+    );
     let node = Node::with_accounts(
         backplane,
         authenticator,
         Some(accounts),
         Some(recovery),
         chats,
+        Some((stores, worker.publications())),
     );
     NodeWithAccounts {
         router: node.router,
@@ -353,7 +376,9 @@ impl TestCaller {
                 self,
                 Self::Account | Self::Admin | Self::OtherBot | Self::AdminsBot
             ),
-            Right::Admin => matches!(self, Self::Admin | Self::AdminsBot),
+            Right::Admin | Right::MessageDeleter => {
+                matches!(self, Self::Admin | Self::AdminsBot)
+            }
             // The accounts are members of no chat, and in no room.
             Right::ChatMember | Right::AccountInRoom => false,
             Right::User => !matches!(self, Self::Anonymous),
@@ -410,6 +435,7 @@ async fn every_route_enforces_the_right_of_the_table() {
                     | Right::AccountReader
                     | Right::ChatUser
                     | Right::Admin
+                    | Right::MessageDeleter
             );
             let is_answered =
                 status.is_success() || (has_own_body && matches!(status.as_u16(), 400 | 404));
@@ -426,7 +452,7 @@ async fn every_route_enforces_the_right_of_the_table() {
 }
 
 /// The POST routes that create nothing, or only a session and its tokens.
-const POSTS_WITHOUT_KEY: [&str; 13] = [
+const POSTS_WITHOUT_KEY: [&str; 14] = [
     "/users/{user_id}/disconnect",
     "/api/v1/auth/login",
     "/api/v1/auth/refresh",
@@ -440,6 +466,7 @@ const POSTS_WITHOUT_KEY: [&str; 13] = [
     "/api/v1/auth/logout_all",
     "/api/v1/auth/password",
     "/api/v1/users/{id}/logout_all",
+    "/api/v1/rooms/{room_id}/unread",
 ];
 
 /// A route takes the key exactly if it refuses one that is too long.
