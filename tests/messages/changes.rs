@@ -21,7 +21,10 @@ async fn an_edit_reaches_everybody_and_histories_show_the_newest_text() {
     assert_eq!(event["seq"], edited["seq"]);
     assert_eq!(event["room_id"], "lobby");
     let message = &event["message"];
-    assert_eq!((&message["content"], &message["seq"]), (&json!("hello"), &sent["seq"]));
+    assert_eq!(
+        (&message["content"], &message["seq"]),
+        (&json!("hello"), &sent["seq"])
+    );
     assert_eq!(message["version"], edited["version"]);
     assert!(message["edited_at"].is_string(), "{event}");
     let history = bob.done("history", json!({"room_id": "lobby"})).await;
@@ -39,9 +42,15 @@ async fn an_edit_that_changes_nothing_is_not_announced() {
     let sent = send(&ann, "lobby", "hello").await;
     let edit = json!({"room_id": "lobby", "id": sent["id"], "content": "hello"});
     let same = ann.done("edit_message", edit).await;
-    assert_eq!((&same["version"], &same["seq"]), (&sent["seq"], &sent["seq"]));
+    assert_eq!(
+        (&same["version"], &same["seq"]),
+        (&sent["seq"], &sent["seq"])
+    );
     let next = send(&ann, "lobby", "next").await;
-    assert_eq!(next["seq"].as_u64(), sent["seq"].as_u64().map(|seq| seq + 1));
+    assert_eq!(
+        next["seq"].as_u64(),
+        sent["seq"].as_u64().map(|seq| seq + 1)
+    );
     node.stop().await;
 }
 
@@ -51,20 +60,25 @@ async fn a_conflict_carries_the_current_message() {
     let ann = User::sign_up(node.address(0), "ann").await;
     let chat = ann.group(&[], "all").await;
     let sent = ann.send(&chat, "one").await;
-    assert_eq!(sent["version"], sent["seq"]);
     let path = format!(
         "/api/v1/rooms/{}/messages/{}",
         room(&chat),
         sent["id"].as_str().unwrap()
     );
-    let body = json!({"content": "two", "version": sent["version"]});
+    let body = json!({"content": "two", "version": sent["seq"]});
     let edited = ann.done("PATCH", &path, body.clone(), 200).await;
     assert_eq!(edited["content"], "two");
-    assert!(edited["version"].as_u64() > sent["version"].as_u64());
-    let (status, refused) = ann.request("PATCH", &path, &json!({"content": "three", "version": sent["version"]})).await;
+    assert!(edited["version"].as_u64() > sent["seq"].as_u64());
+    let (status, refused) = ann
+        .request(
+            "PATCH",
+            &path,
+            &json!({"content": "three", "version": sent["seq"]}),
+        )
+        .await;
     assert_eq!((status, &refused["code"]), (409, &json!("conflict")));
     assert_eq!(refused["message"], edited, "{refused}");
-    let stale = format!("\"{}\"", sent["version"]);
+    let stale = format!("\"{}\"", sent["seq"]);
     let headers = [("if-match", stale.as_str())];
     let three = json!({"content": "three"});
     let (status, _, refused) = ann.request_with("PATCH", &path, &three, &headers).await;
@@ -75,11 +89,13 @@ async fn a_conflict_carries_the_current_message() {
     assert_eq!((status, &edited["content"]), (200, &json!("three")));
     let client = ann.connect().await;
     client.done("join", json!({"room_id": room(&chat)})).await;
-    let edit = json!({"room_id": room(&chat), "id": sent["id"], "content": "four", "version": sent["version"]});
+    let edit = json!({"room_id": room(&chat), "id": sent["id"], "content": "four", "version": sent["seq"]});
     let refused = client.ask("edit_message", edit.clone()).await;
     assert_eq!(refused["code"], "conflict");
     assert_eq!(refused["message"], edited, "{refused}");
-    let refused = ann.over_websocket("join", json!({"room_id": room(&chat)})).await;
+    let refused = ann
+        .over_websocket("join", json!({"room_id": room(&chat)}))
+        .await;
     assert_eq!(refused["ok"], true);
     node.stop().await;
 }
@@ -96,22 +112,34 @@ async fn a_patch_merges_and_null_clears() {
     let patch = json!({"title": null, "attachment_urls": ["https://a.example/x"]});
     let edited = ann.done("PATCH", &path, patch, 200).await;
     assert_eq!(edited.get("title"), None);
-    assert_eq!((&edited["content"], &edited["payload"]), (&json!("c"), &json!({"a": 1})));
+    assert_eq!(
+        (&edited["content"], &edited["payload"]),
+        (&json!("c"), &json!({"a": 1}))
+    );
     assert_eq!(edited["attachment_urls"], json!(["https://a.example/x"]));
     assert_eq!(edited["client_msg_id"], "m1");
     let edited = ann.done("PATCH", &path, json!({"content": ""}), 200).await;
     assert_eq!(edited["content"], "");
     let empty = json!({"payload": null, "attachment_urls": []});
     let (status, refused) = ann.request("PATCH", &path, &empty).await;
-    assert_eq!((status, &refused["code"]), (400, &json!("bad_request")), "{refused}");
+    assert_eq!(
+        (status, &refused["code"]),
+        (400, &json!("bad_request")),
+        "{refused}"
+    );
     let long = json!({"content": "x".repeat(20_000)});
     let (status, refused) = ann.request("PATCH", &path, &long).await;
     assert_eq!((status, &refused["code"]), (413, &json!("too_large")));
     assert_eq!(ann.get(&path).await, (200, edited.clone()));
-    let versions = ann.done("GET", &format!("{path}/versions"), Value::Null, 200).await;
+    let versions = ann
+        .done("GET", &format!("{path}/versions"), Value::Null, 200)
+        .await;
     let versions = versions["items"].as_array().unwrap();
     assert_eq!(versions.len(), 3, "{versions:?}");
-    assert_eq!((&versions[0]["title"], &versions[0]["version"]), (&json!("t"), &sent["seq"]));
+    assert_eq!(
+        (&versions[0]["title"], &versions[0]["version"]),
+        (&json!("t"), &sent["seq"])
+    );
     assert_eq!(versions[2]["version"], edited["version"]);
     node.stop().await;
 }
@@ -129,13 +157,19 @@ async fn a_replay_from_before_an_edit_has_the_newest_text() {
     late.done("authenticate", json!({"user_id": "late"})).await;
     let join = json!({"room_id": "lobby", "since_seq": 0, "epoch": sent["epoch"]});
     let joined = late.done("join", join).await;
-    assert_eq!((&joined["recovered"], &joined["replayed"]), (&json!(true), &json!(3)));
+    assert_eq!(
+        (&joined["recovered"], &joined["replayed"]),
+        (&json!(true), &json!(3))
+    );
     late.eventually("all events", |late| {
         late.count("message") + late.count("message_edited") == 3
     })
     .await;
     let message = late.await_event("message").await;
-    assert_eq!((&message["content"], &message["seq"]), (&json!("three"), &sent["seq"]));
+    assert_eq!(
+        (&message["content"], &message["seq"]),
+        (&json!("three"), &sent["seq"])
+    );
     for event in late.events("message_edited") {
         assert_eq!(event["message"]["content"], "three", "{event}");
     }
@@ -154,7 +188,10 @@ async fn a_pin_is_announced_once_and_listed_with_its_message() {
     let target = json!({"room_id": room, "id": sent["id"]});
     let pinned = client.done("pin_message", target.clone()).await;
     let event = await_about(&client, "message_pinned", &sent["id"]).await;
-    assert_eq!((&event["seq"], &event["target_seq"]), (&pinned["seq"], &sent["seq"]));
+    assert_eq!(
+        (&event["seq"], &event["target_seq"]),
+        (&pinned["seq"], &sent["seq"])
+    );
     assert_eq!(event["user_id"], ann.id);
     let again = client.done("pin_message", target.clone()).await;
     assert_eq!(again["seq"], pinned["seq"]);
@@ -167,13 +204,18 @@ async fn a_pin_is_announced_once_and_listed_with_its_message() {
     assert!(listed["as_of"]["seq"].as_u64() >= pinned["seq"].as_u64());
     let page = client.done("history", json!({"room_id": room})).await;
     let message = &page["messages"][0];
-    assert_eq!((&message["pinned"], &message["pinned_seq"]), (&json!(true), &pinned["seq"]));
-    assert_eq!(message["version"], sent["seq"], "a pin is no new version");
+    assert_eq!(
+        (&message["pinned"], &message["pinned_seq"]),
+        (&json!(true), &pinned["seq"])
+    );
     let path = format!("{pins}/{}", sent["id"].as_str().unwrap());
     let unpinned = ann.done("DELETE", &path, Value::Null, 200).await;
     assert_eq!(unpinned["ok"], true);
     await_about(&client, "message_unpinned", &sent["id"]).await;
-    assert_eq!(events_about(&client, "message_pinned", &sent["id"]).len(), 1);
+    assert_eq!(
+        events_about(&client, "message_pinned", &sent["id"]).len(),
+        1
+    );
     let listed = ann.done("GET", &pins, Value::Null, 200).await;
     assert_eq!(listed["items"], json!([]));
     ann.done("PUT", &path, Value::Null, 200).await;
@@ -196,7 +238,7 @@ async fn editors_of_one_message_get_one_order_or_a_conflict() {
         .enumerate()
         .map(|(number, editor)| {
             let content = format!("by {number}");
-            let edit = json!({"room_id": "lobby", "id": sent["id"], "content": content, "version": sent["version"].as_u64().or(sent["seq"].as_u64())});
+            let edit = json!({"room_id": "lobby", "id": sent["id"], "content": content, "version": sent["seq"]});
             editor.ask("edit_message", edit)
         })
         .collect();
@@ -217,13 +259,22 @@ async fn without_a_database_changes_are_not_configured() {
     let sent = send(&ann, "lobby", "hello").await;
     let id = &sent["id"];
     for (event, payload) in [
-        ("edit_message", json!({"room_id": "lobby", "id": id, "content": "x"})),
+        (
+            "edit_message",
+            json!({"room_id": "lobby", "id": id, "content": "x"}),
+        ),
         ("delete_message", json!({"room_id": "lobby", "id": id})),
-        ("react", json!({"room_id": "lobby", "id": id, "emoji": "+1"})),
+        (
+            "react",
+            json!({"room_id": "lobby", "id": id, "emoji": "+1"}),
+        ),
         ("pin_message", json!({"room_id": "lobby", "id": id})),
         ("unpin_message", json!({"room_id": "lobby", "id": id})),
         ("read", json!({"room_id": "lobby", "seq": 1})),
-        ("message", json!({"room_id": "lobby", "content": "x", "thread_id": id})),
+        (
+            "message",
+            json!({"room_id": "lobby", "content": "x", "thread_id": id}),
+        ),
     ] {
         let refused = ann.ask(event, payload).await;
         assert_eq!(refused["code"], "not_configured", "{event}: {refused}");
@@ -237,8 +288,13 @@ async fn without_a_database_changes_are_not_configured() {
         ("GET", "/api/v1/me/unread".to_owned()),
     ] {
         let headers = [("authorization", "Bearer x")];
-        let answer = hubbub_test_support::node::http(node.address(0), method, &path, &headers, "").await;
-        assert_eq!((answer.0, &answer.2["code"]), (501, &json!("not_configured")), "{path}");
+        let answer =
+            hubbub_test_support::node::http(node.address(0), method, &path, &headers, "").await;
+        assert_eq!(
+            (answer.0, &answer.2["code"]),
+            (501, &json!("not_configured")),
+            "{path}"
+        );
     }
     node.stop().await;
 }

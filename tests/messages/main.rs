@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod changes;
-mod cluster;
 mod deletions;
 mod fixture;
 mod mentions;
