@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{ArchiveStore, ArchivedEpoch, Result};
+use super::{ArchiveStore, ArchivedEntry, ArchivedEpoch, Result};
 use crate::domain::RoomId;
 
 /// The records of a room in the archive, beside its entries.
@@ -125,9 +125,46 @@ pub trait ArchiveTransfer: ArchiveStore {
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn ids(&self, from: Uuid, limit: usize) -> Result<Vec<Uuid>>;
+
+    /// The names of the tables with rows of rooms beside their entries, in the order in which they are copied.
+    fn room_tables(&self) -> Vec<&'static str>;
+
+    /// The rows of a room in such a table after this one, in the order of the keys; empty at the end.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn room_page(
+        &self,
+        room: &RoomId,
+        table: usize,
+        after: Option<&DirectoryRow>,
+    ) -> Result<Vec<DirectoryRow>>;
+
+    /// Deletes the rows of a room in all of these tables.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn clear_room(&self, room: &RoomId) -> Result<()>;
+
+    /// Adds rows of a room to such a table.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn insert_in_room(
+        &self,
+        room: &RoomId,
+        table: usize,
+        rows: Vec<DirectoryRow>,
+    ) -> Result<()>;
+
+    /// Gives entries that the archive has these kinds and records: those of messages that were changed.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Broken`.
+    async fn amend(&self, room: &RoomId, entries: &[ArchivedEntry]) -> Result<()>;
 }
 
-/// A row of a table of accounts, chats or the outbox.
+/// A row of a table of accounts, chats or the outbox, or of a room.
 #[derive(Debug, Clone)]
 pub struct DirectoryRow(pub(super) Vec<super::sql::Value>);
 

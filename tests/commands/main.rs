@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod copy;
+mod copy_changes;
 mod files;
 mod fixture;
 mod nodes;

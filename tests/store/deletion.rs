@@ -18,6 +18,7 @@ use crate::fixture::{TestStore, entry, in_room};
 crate::on_every_database!(
     the_data_of_an_account_is_gone_with_its_deletion,
     messages_of_a_deleted_user_lose_the_name_in_steps_that_go_on_in_another_process,
+    versions_lose_the_name_and_positions_are_removed,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -225,4 +226,63 @@ async fn messages_of_a_deleted_user_lose_the_name_in_steps_that_go_on_in_another
     let repeated = store.rewrite_next(user, rewrite, job()).await.unwrap();
     assert_eq!(repeated, DeletionStep::Finished);
     assert_eq!(kinds(store).await.len(), 3);
+}
+
+/// Versions of an edited message have the name, too.
+async fn versions_lose_the_name_and_positions_are_removed(test: &TestStore) {
+    use hubbub::store::{Changer, MessageEdit, MessageRef, MessageStore as _};
+
+    let store = &test.store;
+    let user = create(store).await;
+    let id = user.to_string();
+    let original = message(&id, "Ann", "a", 1);
+    test.commit(&in_room("a", std::slice::from_ref(&original)))
+        .await;
+    let edited = String::from_utf8(original.record.to_vec()).unwrap();
+    let edited = edited.replace("\"hi\"", "\"hello\"");
+    let edit = MessageEdit {
+        message: MessageRef {
+            room: RoomId::trusted("a"),
+            id: original.id,
+        },
+        by: Changer {
+            user: UserId::trusted(&id),
+            is_moderator: false,
+            hidden_seq: 0,
+        },
+        version: None,
+        record: Arc::new(move |_: &[u8]| Ok(edited.clone().into())),
+        mentions: vec![UserId::trusted(&id), UserId::trusted("bob")],
+    };
+    store.edit(&edit).await.unwrap();
+    for user in [&id, "bob"] {
+        test.execute(&format!(
+            "INSERT INTO hubbub_positions (user_id, room_no, read_seq, at) VALUES ('{user}', 1, 1, 1); \
+             INSERT INTO hubbub_thread_positions (user_id, room_no, root_seq, read_seq) \
+             VALUES ('{user}', 1, 1, 1)"
+        ))
+        .await;
+    }
+    store
+        .delete_account(user, "hash".to_owned(), job(), announce())
+        .await
+        .unwrap();
+    for table in ["positions", "thread_positions", "mentions"] {
+        let users = format!("SELECT user_id FROM hubbub_{table}");
+        assert_eq!(test.lines(&users).await, ["bob"], "{table}");
+    }
+    let of_user = UserId::trusted(&id);
+    let rewrite: Rewrite = Arc::new(move |record| anonymise(record, &of_user));
+    while store
+        .rewrite_next(user, rewrite.clone(), job())
+        .await
+        .unwrap()
+        == DeletionStep::More
+    {}
+    let versions = store.versions(&edit.message).await.unwrap().unwrap();
+    assert_eq!(versions.len(), 2);
+    for version in versions {
+        let text = String::from_utf8(version.record.to_vec()).unwrap();
+        assert!(text.contains(r#""username":"deleted user""#), "{text}");
+    }
 }

@@ -96,6 +96,20 @@ impl TestStore {
         self.all(name).await.iter().map(|entry| entry.seq).collect()
     }
 
+    /// The first column of the rows of a statement, past the store.
+    pub async fn lines(&self, text: &str) -> Vec<String> {
+        if self.kind() != DatabaseKind::Sqlite {
+            let output = self.database.sql(text);
+            return output.lines().map(str::to_owned).collect();
+        }
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.database.file());
+        let mut connection = options.connect().await.unwrap();
+        let rows = sqlx::raw_sql(AssertSqlSafe(text.to_owned()));
+        let rows = rows.fetch_all(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        rows.iter().map(|row| sqlx::Row::get(row, 0)).collect()
+    }
+
     /// Runs a statement past the store.
     pub async fn execute(&self, text: &str) {
         execute(&self.database, text).await;

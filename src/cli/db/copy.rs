@@ -1,7 +1,8 @@
 //! `hubbub db copy`: the archive in another database, entry by entry the same.
 //!
 //! Rooms are copied one after another, each in the order of its numbers, so that a copy that was
-//! interrupted continues where each room ends. Accounts, chats and the outbox follow, each time anew. Until
+//! interrupted continues where each room ends. The changes of its messages, and the positions of users in it,
+//! follow each time anew, as do accounts, chats and the outbox. Until
 //! it is complete the destination can't be used by a node. At the end both databases are read and their
 //! digests compared.
 
@@ -339,8 +340,43 @@ impl Copy {
             .0
             > 0
         {}
+        self.copy_tables(room).await?;
         store.set_room_state(room, state).await?;
         Ok(())
+    }
+
+    /// Copies what a room has beside its entries.
+    async fn copy_tables(&self, room: &RoomId) -> anyhow::Result<()> {
+        let (from, to) = (&self.source.store, &self.destination.store);
+        to.clear_room(room).await?;
+        for table in 0..from.room_tables().len() {
+            let mut last = None;
+            loop {
+                let page = from.room_page(room, table, last.as_ref()).await?;
+                let Some(row) = page.last() else { break };
+                last = Some(row.clone());
+                to.insert_in_room(room, table, page).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives messages that were copied, and have changed since then, their newest contents.
+    async fn amend(&self, room: &RoomId) -> anyhow::Result<()> {
+        let mut after = 0;
+        loop {
+            let window = ArchiveWindow::After(after);
+            let page = self
+                .source
+                .store
+                .read(room, window, BATCH_ENTRIES, BATCH_BYTES)
+                .await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.seq;
+            self.destination.store.amend(room, &page).await?;
+        }
     }
 
     /// Compares all rooms of both databases.
@@ -357,6 +393,7 @@ impl Copy {
             if !compared.is_equal {
                 // Numbers that were missing at the first copy may have been committed since then.
                 self.copy_entries(&room, 0, &mut progress).await?;
+                self.amend(&room).await?;
                 let state = state(&self.source.store, &room).await?;
                 self.finish_room(&room, &state).await?;
                 compared = self.compare_room(&room).await?;
@@ -386,7 +423,8 @@ impl Copy {
             digest(destination, room, 0, u64::MAX)
         );
         let (original, copied) = (original?, copied?);
-        let has_same_state = state(destination, room).await? == before;
+        let has_same_state = state(destination, room).await? == before
+            && tables_digest(source, room).await? == tables_digest(destination, room).await?;
         let has_moved =
             state(source, room).await? != before || last_seq(source, room).await? > last;
         Ok(Compared {
@@ -431,6 +469,21 @@ async fn last_seq(store: &SqlStore, room: &RoomId) -> anyhow::Result<u64> {
     let window = ArchiveWindow::Before(u64::MAX);
     let last = store.read(room, window, 1, PAGE_BYTES).await?;
     Ok(last.last().map_or(0, |entry| entry.seq))
+}
+
+/// The digest of what a room has beside its entries.
+async fn tables_digest(store: &SqlStore, room: &RoomId) -> anyhow::Result<[u8; 32]> {
+    let mut digest = Sha256::new();
+    for table in 0..store.room_tables().len() {
+        let mut last = None;
+        loop {
+            let page = store.room_page(room, table, last.as_ref()).await?;
+            let Some(row) = page.last() else { break };
+            last = Some(row.clone());
+            page.iter().for_each(|row| row.add_to(&mut digest));
+        }
+    }
+    Ok(digest.finalize().into())
 }
 
 /// The digest of accounts, chats and the outbox.

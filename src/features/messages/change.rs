@@ -10,7 +10,9 @@ use super::form::CurrentMessage;
 use super::{Messages, message_deleted, message_ref, no_such_message, refused};
 use crate::domain::policy::{Deleting, Permit, Sending};
 use crate::domain::{Code, Emoji, Refusal, RoomId, UserId};
-use crate::store::{Announced, ChangeOutcome, Changed, Changer, MessageEdit, MessageRef, ReactionChange};
+use crate::store::{
+    Announced, ChangeOutcome, Changed, Changer, MessageEdit, MessageRef, ReactionChange,
+};
 
 /// How long a change is repeated that finds other changes of its message unpublished.
 const RETRY_TIME: Duration = Duration::from_secs(10);

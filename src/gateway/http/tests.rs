@@ -79,7 +79,12 @@ impl Node {
         let messaging = Arc::new(Messaging::new(backplane, delivery, limits));
         let messages = stores.map(|(stores, publications)| {
             let parts = stores.parts(None, presence);
-            Arc::new(Messages::new(messaging.clone(), parts, stores, publications))
+            Arc::new(Messages::new(
+                messaging.clone(),
+                parts,
+                stores,
+                publications,
+            ))
         });
         let authenticator = Arc::new(authenticator);
         let settings = Settings {

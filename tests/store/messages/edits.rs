@@ -113,6 +113,14 @@ async fn a_stale_version_is_a_conflict_with_the_newest_message(test: &TestStore)
     assert_eq!(newest.form.edited_at.unwrap().0, 9000);
     assert_eq!(content(&newest.record), "second");
     assert_eq!(newest.form.content, FormContent::Edited(newest.record));
+    // A message that was not changed has no form.
+    let other = post(test, 4, "ann", "x").await;
+    test.store
+        .edit(&edit_of(&other, "y", Some(1)))
+        .await
+        .unwrap();
+    let forms = test.store.forms(&room(ROOM), 4..=4, &[]).await.unwrap();
+    assert!(forms.is_empty(), "{forms:?}");
     let next = edit_of(&entry, "other", Some(9));
     assert_eq!(revision(test.store.edit(&next).await.unwrap()), 2);
 }

@@ -26,20 +26,14 @@ pub async fn rows(test: &TestStore) -> (Vec<String>, Vec<String>) {
 }
 
 async fn lines(test: &TestStore, text: &str) -> Vec<String> {
-    if test.kind() != DatabaseKind::Sqlite {
-        let output = test.database.sql(text);
-        return output.lines().map(str::to_owned).collect();
-    }
-    use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
     // SQLite joins texts with ||.
-    let text = text
-        .replace("CONCAT(", "(")
-        .replace(", ' ', ", " || ' ' || ");
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(test.database.file());
-    let mut connection = options.connect().await.unwrap();
-    let rows = sqlx::raw_sql(AssertSqlSafe(text));
-    let rows = rows.fetch_all(&mut connection).await.unwrap();
-    rows.iter().map(|row| row.get(0)).collect()
+    let text = match test.kind() {
+        DatabaseKind::Sqlite => text
+            .replace("CONCAT(", "(")
+            .replace(", ' ', ", " || ' ' || "),
+        _ => text.to_owned(),
+    };
+    test.lines(&text).await
 }
 
 fn texts(lines: &[&str]) -> Vec<String> {
@@ -167,6 +161,12 @@ async fn a_thread_is_counted_and_read(test: &TestStore) {
     assert_eq!(test.store.replies(&unknown, 0, 9).await.unwrap(), None);
 }
 
+/// The numbers of the messages with rows in a table.
+async fn seqs(test: &TestStore, table: &str) -> Vec<String> {
+    let text = format!("SELECT CAST(seq AS CHAR(5)) FROM {table}");
+    test.lines(&text).await
+}
+
 async fn retention_deletes_them(test: &TestStore) {
     let root = post(test, 1, "ann", "root").await;
     for seq in [2, 3] {
@@ -189,15 +189,13 @@ async fn retention_deletes_them(test: &TestStore) {
         0
     );
     for table in hubbub::store::sql::MESSAGE_TABLES {
-        let text = format!("SELECT CAST(seq AS CHAR(5)) FROM {table}");
-        let seqs = lines(test, &text).await;
+        let seqs = seqs(test, table).await;
         let is_third = |seq: &String| seq.trim() == "3";
         assert!(seqs.iter().all(is_third), "{table}: {seqs:?}");
         assert_eq!(seqs.is_empty(), *table == "hubbub_mentions", "{table}");
     }
     test.store.delete_up_to(&room(ROOM), 3, 100).await.unwrap();
     for table in hubbub::store::sql::MESSAGE_TABLES {
-        let text = format!("SELECT CAST(seq AS CHAR(5)) FROM {table}");
-        assert!(lines(test, &text).await.is_empty(), "{table}");
+        assert!(seqs(test, table).await.is_empty(), "{table}");
     }
 }

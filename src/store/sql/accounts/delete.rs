@@ -120,6 +120,7 @@ async fn delete_in(
     ended.extend(bot_tokens::delete_all(conn, user, announce).await?);
     idempotency::forget_user(conn, user).await?;
     idempotency::redact(conn, user_id(user).as_str()).await?;
+    forget_positions(conn, user).await?;
     if let Some(Text(email)) = email {
         invites::forget_address(conn, &email).await?;
     }
@@ -168,6 +169,21 @@ async fn rewrite_in(
         outbox::add_at(conn, job, now + SECOND_PASS_DELAY).await?;
         return Ok(DeletionStep::FirstPassComplete);
     }
+    // Those of requests that were under way when the account was deleted.
+    forget_positions(conn, user).await?;
     conn.run(FINISH, args![now, skipped, user]).await?;
     Ok(DeletionStep::Finished)
+}
+
+/// Removes how far the user has read, and the messages that mention the user.
+async fn forget_positions(conn: &mut Conn, user: Uuid) -> Outcome<()> {
+    const OF_USER: [&str; 3] = [
+        "DELETE FROM hubbub_positions WHERE user_id = ?",
+        "DELETE FROM hubbub_thread_positions WHERE user_id = ?",
+        "DELETE FROM hubbub_mentions WHERE user_id = ?",
+    ];
+    for template in OF_USER {
+        conn.run(template, args![user_id(user).as_str()]).await?;
+    }
+    Ok(())
 }

@@ -20,6 +20,7 @@ mod retention_runs;
 pub(in crate::store::sql) mod rewrite;
 mod rooms;
 mod runs;
+pub(in crate::store::sql) mod tables;
 mod transfer;
 mod writer;
 

@@ -8,20 +8,31 @@ use crate::store::{Orphans, Result};
 /// The rooms that are listed at once.
 const ROOMS_PER_PAGE: usize = 10_000;
 
+macro_rules! search {
+    ($table:literal) => {
+        (
+            $table,
+            concat!(
+                "SELECT COUNT(*), COUNT(DISTINCT t.room_no), CAST(MIN(t.room_no) AS {bigint}) FROM ",
+                $table,
+                " t WHERE NOT EXISTS (SELECT 1 FROM hubbub_rooms r WHERE r.no = t.room_no)"
+            ),
+        )
+    };
+}
+
 /// Tables with few rows, which one statement searches.
-const SMALL_TABLES: [(&str, &str); 2] = [
-    (
-        "hubbub_epochs",
-        "SELECT COUNT(*), COUNT(DISTINCT t.room_no), CAST(MIN(t.room_no) AS {bigint}) \
-         FROM hubbub_epochs t \
-         WHERE NOT EXISTS (SELECT 1 FROM hubbub_rooms r WHERE r.no = t.room_no)",
-    ),
-    (
-        "hubbub_gaps",
-        "SELECT COUNT(*), COUNT(DISTINCT t.room_no), CAST(MIN(t.room_no) AS {bigint}) \
-         FROM hubbub_gaps t \
-         WHERE NOT EXISTS (SELECT 1 FROM hubbub_rooms r WHERE r.no = t.room_no)",
-    ),
+const SMALL_TABLES: [(&str, &str); 10] = [
+    search!("hubbub_epochs"),
+    search!("hubbub_gaps"),
+    search!("hubbub_messages"),
+    search!("hubbub_message_changes"),
+    search!("hubbub_reactions"),
+    search!("hubbub_pins"),
+    search!("hubbub_replies"),
+    search!("hubbub_mentions"),
+    search!("hubbub_positions"),
+    search!("hubbub_thread_positions"),
 ];
 
 pub(super) async fn find(db: &Db) -> Result<Vec<Orphans>> {

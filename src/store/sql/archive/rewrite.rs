@@ -131,7 +131,7 @@ async fn rewrite_range(
             .await?;
         counts.rewritten += 1;
     }
-    Ok(())
+    rewrite_versions(conn, (&room, after), last, (user, rewrite), counts).await
 }
 
 /// Reads the user's entries, and changes, of a range. Where a row can't be decoded, halves of the range
@@ -145,11 +145,12 @@ async fn read_range(
 ) -> Outcome<Vec<StoredRecord>> {
     const READ: &str = "SELECT e.seq, CAST(e.form AS {bigint}), e.id, e.user_id, e.send_key, e.record \
         FROM hubbub_entries e WHERE e.room_no = ? AND e.seq > ? AND e.seq <= ? \
-        AND (e.user_id = ? OR e.kind = ?) ORDER BY e.seq";
+        AND ((e.user_id = ? AND e.kind <> ?) OR e.kind = ?) ORDER BY e.seq";
     let mut records = Vec::new();
     let mut ranges = vec![(after.seq, last)];
     while let Some((after_seq, last)) = ranges.pop() {
-        let values = args![after.room_no, after_seq, last, user, StoredKind::CHANGE.0];
+        let (deleted, change) = (StoredKind::DELETED.0, StoredKind::CHANGE.0);
+        let values = args![after.room_no, after_seq, last, user, deleted, change];
         match conn.all::<StoredRecord>(READ, values).await {
             Ok(read) => records.extend(read),
             Err(Fault::Broken(_)) if last - after_seq == 1 => counts.skipped += 1,
@@ -161,4 +162,45 @@ async fn read_range(
         }
     }
     Ok(records)
+}
+
+/// Rewrites what the user's messages were before their edits.
+async fn rewrite_versions(
+    conn: &mut Conn,
+    (room, after): (&str, Position),
+    last: i64,
+    (user, rewrite): (&str, &Rewrite),
+    counts: &mut Counts,
+) -> Outcome<()> {
+    const READ: &str = "SELECT c.seq, c.revision, CAST(c.form AS {bigint}), c.record, e.id, \
+        e.send_key FROM hubbub_message_changes c \
+        JOIN hubbub_entries e ON e.room_no = c.room_no AND e.seq = c.seq \
+        WHERE c.room_no = ? AND c.seq > ? AND c.seq <= ? AND e.user_id = ? AND c.kind = 1 \
+        ORDER BY c.seq, c.revision";
+    const WRITE: &str = "UPDATE hubbub_message_changes SET form = ?, record = ? \
+        WHERE room_no = ? AND seq = ? AND revision = ?";
+    type Row = (i64, i64, i64, Vec<u8>, Uuid, Vec<u8>);
+    let values = args![after.room_no, after.seq, last, user];
+    let rows: Vec<Row> = conn.all(READ, values).await?;
+    for (seq, revision, form, record, id, send_key) in rows {
+        let send_key = String::from_utf8_lossy(&send_key);
+        let columns = Columns {
+            id,
+            room,
+            user,
+            send_key: (!send_key.is_empty()).then_some(&send_key),
+        };
+        let record = match rewrite(&form::restore(form, record, &columns)) {
+            Rewritten::Changed(record) => record,
+            Rewritten::Unchanged => continue,
+            Rewritten::Unreadable => {
+                counts.skipped += 1;
+                continue;
+            }
+        };
+        let (form, record) = form::shorten(&record, &columns);
+        let values = args![form, record, after.room_no, seq, revision];
+        conn.run(WRITE, values).await?;
+    }
+    Ok(())
 }

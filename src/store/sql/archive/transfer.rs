@@ -4,13 +4,16 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::super::meta::{self, COPY_MARK, COPY_OF, DEPLOYMENT};
-use super::{epochs, gaps, loaded, orphans, rooms, rows, runs, stored};
+use super::{epochs, gaps, loaded, orphans, rooms, rows, runs, stored, tables};
 use crate::domain::RoomId;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::args;
-use crate::store::{ArchiveIdentity, ArchiveTransfer, Orphans, Result, RoomState, RunEnd};
+use crate::store::{
+    ArchiveIdentity, ArchiveTransfer, ArchivedEntry, DirectoryRow, Orphans, Result, RoomState,
+    RunEnd,
+};
 
 #[async_trait]
 impl ArchiveTransfer for SqlStore {
@@ -109,6 +112,36 @@ impl ArchiveTransfer for SqlStore {
         const IDS: &str = "SELECT id FROM hubbub_entries WHERE id >= ? ORDER BY id LIMIT ?";
         let found: Vec<(Uuid,)> = self.db().all(IDS, args![from, rows(limit)]).await?;
         Ok(found.into_iter().map(|(id,)| id).collect())
+    }
+
+    fn room_tables(&self) -> Vec<&'static str> {
+        tables::names()
+    }
+
+    async fn room_page(
+        &self,
+        room: &RoomId,
+        table: usize,
+        after: Option<&DirectoryRow>,
+    ) -> Result<Vec<DirectoryRow>> {
+        tables::page(self.db(), room, table, after).await
+    }
+
+    async fn clear_room(&self, room: &RoomId) -> Result<()> {
+        tables::clear(self.db(), room).await
+    }
+
+    async fn insert_in_room(
+        &self,
+        room: &RoomId,
+        table: usize,
+        rows: Vec<DirectoryRow>,
+    ) -> Result<()> {
+        tables::insert(self.db(), room, table, rows).await
+    }
+
+    async fn amend(&self, room: &RoomId, entries: &[ArchivedEntry]) -> Result<()> {
+        tables::amend(self.db(), room, entries).await
     }
 }
 

@@ -44,6 +44,7 @@ async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outco
     let row = target::lock_row(conn, &target).await?;
     let thread = thread(&target.entry.record).map(|thread| thread.to_string());
     forget_content(conn, &target).await?;
+    target::add_row(conn, &target).await?;
     let values = args![by.user.as_str(), thread, target.room_no, target.seq];
     conn.run(FORGET, values).await?;
     idempotency::redact(conn, &target.entry.id.to_string()).await?;

@@ -21,6 +21,8 @@ mod react;
 mod reactions;
 mod state;
 mod target;
+#[cfg(test)]
+mod tests;
 mod threads;
 pub(in crate::store::sql) mod unread_hook;
 mod versions;

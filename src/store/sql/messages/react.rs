@@ -215,7 +215,7 @@ async fn announce(conn: &mut Conn, target: &Target) -> Outcome<()> {
     }
     let due_at = due_at.max(now(conn).await?);
     let id = outbox::add_one(conn, row, due_at).await?;
-    target::lock_row(conn, target).await?;
+    target::add_row(conn, target).await?;
     let next = due_at + REACTIONS_INTERVAL_MS.cast_signed();
     conn.run(SET, args![id, next, target.room_no, target.seq])
         .await

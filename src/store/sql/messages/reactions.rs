@@ -133,10 +133,4 @@ mod tests {
         assert_eq!(decode(&encode(&reactions)).unwrap(), reactions);
         assert!(decode("{}").is_err());
     }
-
-    /// The statement has the number as a text.
-    #[test]
-    fn twenty_users_are_listed() {
-        assert_eq!(Reaction::USERS, 20);
-    }
 }

@@ -131,7 +131,7 @@ pub(super) async fn lock(
     Ok(target.filter(|target| target.is_visible(message, by)))
 }
 
-/// A row of `hubbub_messages`.
+/// A row of `hubbub_messages`, or the state of a message without one.
 #[derive(Debug)]
 pub(super) struct StateRow {
     pub revision: i64,
@@ -139,14 +139,20 @@ pub(super) struct StateRow {
     pub version: Option<i64>,
 }
 
-/// Locks the row of a message that is locked; it is added if there is none.
-pub(super) async fn lock_row(conn: &mut Conn, target: &Target) -> Outcome<StateRow> {
+/// Adds the row of a message that is locked, unless there is one.
+pub(super) async fn add_row(conn: &mut Conn, target: &Target) -> Outcome<()> {
     const ADD: &str =
         "INSERT INTO hubbub_messages (room_no, seq) VALUES (?, ?) {if_absent:room_no}";
+    conn.run(ADD, args![target.room_no, target.seq])
+        .await
+        .map(drop)
+}
+
+/// Locks the row of a message that is locked, if there is one.
+pub(super) async fn lock_row(conn: &mut Conn, target: &Target) -> Outcome<StateRow> {
     const LOCK: &str = "SELECT revision, version FROM hubbub_messages \
         WHERE room_no = ? AND seq = ? {for_update}";
     let key = args![target.room_no, target.seq];
-    conn.run(ADD, key.clone()).await?;
     let found: Option<(i64, Option<i64>)> = conn.first(LOCK, key).await?;
     let (revision, version) = found.unwrap_or_default();
     Ok(StateRow { revision, version })
@@ -194,7 +200,7 @@ pub(super) struct NewChange<'a> {
     pub before: (i64, Vec<u8>),
 }
 
-/// Records a change of a message whose row is locked, and adds the row of the outbox that announces it.
+/// Records a change of a locked message, and adds the row of the outbox that announces it.
 pub(super) async fn record(
     conn: &mut Conn,
     target: &Target,
@@ -205,6 +211,7 @@ pub(super) async fn record(
         (room_no, seq, revision, kind, form, at, outbox_id, user_id, record) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
     const RAISE: &str = "UPDATE hubbub_messages SET revision = ? WHERE room_no = ? AND seq = ?";
+    add_row(conn, target).await?;
     let revision = row.revision + 1;
     let is_pin = matches!(
         change.kind,

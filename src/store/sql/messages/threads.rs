@@ -1,7 +1,5 @@
 //! Threads: the replies to a message.
 
-use std::collections::BTreeMap;
-
 use super::{entry_columns, loaded, state, stored, target, user};
 use crate::store::sql::archive::entries::{self, EntryRow};
 use crate::store::sql::conn::Conn;
@@ -18,34 +16,33 @@ pub(super) async fn in_range(
     last: i64,
 ) -> Outcome<Vec<(i64, ThreadState)>> {
     // Replies without a known root have the number 0 as that of their root.
-    const COUNT: &str = "SELECT root_seq, COUNT(*), MAX(seq) FROM hubbub_replies \
-        WHERE room_no = ? AND root_seq >= ? AND root_seq <= ? AND root_seq > 0 \
-        GROUP BY root_seq ORDER BY root_seq";
-    const PARTICIPANTS: &str = "SELECT t.root_seq, t.user_id FROM \
-        (SELECT a.root_seq, a.user_id, ROW_NUMBER() OVER \
-         (PARTITION BY a.root_seq ORDER BY a.first_seq) AS place FROM \
-         (SELECT root_seq, user_id, MIN(seq) AS first_seq FROM hubbub_replies \
+    const THREADS: &str = "SELECT t.root_seq, CAST(t.replies AS {bigint}), t.last_seq, t.user_id \
+        FROM (SELECT a.root_seq, a.user_id, \
+         SUM(a.replies) OVER (PARTITION BY a.root_seq) AS replies, \
+         MAX(a.last_seq) OVER (PARTITION BY a.root_seq) AS last_seq, \
+         ROW_NUMBER() OVER (PARTITION BY a.root_seq ORDER BY a.first_seq) AS place FROM \
+         (SELECT root_seq, user_id, COUNT(*) AS replies, MIN(seq) AS first_seq, \
+          MAX(seq) AS last_seq FROM hubbub_replies \
           WHERE room_no = ? AND root_seq >= ? AND root_seq <= ? AND root_seq > 0 \
           GROUP BY root_seq, user_id) a) t \
         WHERE t.place <= 5 ORDER BY t.root_seq, t.place";
-    let counted: Vec<(i64, i64, i64)> = conn.all(COUNT, args![room_no, first, last]).await?;
-    if counted.is_empty() {
-        return Ok(Vec::new());
+    let values = args![room_no, first, last];
+    let rows: Vec<(i64, i64, i64, Text)> = conn.all(THREADS, values).await?;
+    let mut threads: Vec<(i64, ThreadState)> = Vec::new();
+    for (root, replies, last, name) in rows {
+        match threads.last_mut() {
+            Some((of, thread)) if *of == root => thread.participants.push(user(name)),
+            _ => {
+                let thread = ThreadState {
+                    replies: loaded(replies),
+                    last_seq: loaded(last),
+                    participants: vec![user(name)],
+                };
+                threads.push((root, thread));
+            }
+        }
     }
-    let rows: Vec<(i64, Text)> = conn.all(PARTICIPANTS, args![room_no, first, last]).await?;
-    let mut participants: BTreeMap<i64, Vec<_>> = BTreeMap::new();
-    for (root, name) in rows {
-        participants.entry(root).or_default().push(user(name));
-    }
-    let thread = |(root, replies, last): (i64, i64, i64)| {
-        let state = ThreadState {
-            replies: loaded(replies),
-            last_seq: loaded(last),
-            participants: participants.remove(&root).unwrap_or_default(),
-        };
-        (root, state)
-    };
-    Ok(counted.into_iter().map(thread).collect())
+    Ok(threads)
 }
 
 pub(super) async fn replies(
