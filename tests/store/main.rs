@@ -23,6 +23,7 @@ mod invites;
 mod jobs;
 mod measure;
 mod measure_outbox;
+mod measure_unread;
 mod memberships;
 mod messages;
 mod migrations;
@@ -33,6 +34,7 @@ mod retention;
 mod schema;
 mod transfer;
 mod urgent;
+mod unread;
 mod users;
 
 /// Makes a test of each function for each database. A function takes the [`fixture::TestStore`].

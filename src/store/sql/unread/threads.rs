@@ -124,11 +124,11 @@ pub(super) async fn page(
         FROM (SELECT r.name, root.id, x.room_no, x.root_seq, x.last_seq, last_reply.at, \
          COALESCE(p.read_seq, 0) AS read_seq, \
          CASE WHEN v.history = 1 THEN v.joined_seq ELSE 0 END AS hidden \
-         FROM (SELECT k.room_no, k.root_seq, (SELECT y.seq FROM hubbub_replies y \
-           WHERE y.room_no = k.room_no AND y.root_seq = k.root_seq \
-           ORDER BY y.seq DESC LIMIT 1) AS last_seq \
+         FROM (SELECT k.room_no, k.root_seq, MAX(y.seq) AS last_seq \
           FROM (SELECT room_no, root_seq FROM hubbub_replies WHERE user_id = ? \
-           UNION SELECT room_no, root_seq FROM hubbub_replies WHERE root_user_id = ?) k) x \
+           UNION SELECT room_no, root_seq FROM hubbub_replies WHERE root_user_id = ?) k \
+          JOIN hubbub_replies y ON y.room_no = k.room_no AND y.root_seq = k.root_seq \
+          GROUP BY k.room_no, k.root_seq) x \
          JOIN hubbub_rooms r ON r.no = x.room_no \
          JOIN hubbub_entries root ON root.room_no = x.room_no AND root.seq = x.root_seq \
          JOIN hubbub_entries last_reply \

@@ -1,0 +1,198 @@
+//! Positions of users in rooms.
+
+use hubbub::domain::UserId;
+use hubbub::store::{
+    ArchiveStore as _, ArchivedEntry, NewPosition, Outbox as _, PositionStore, ReadPosition,
+    StoredKind, Unread,
+};
+
+use crate::fixture::{TestStore, entry, in_room, room};
+
+crate::on_every_database!(
+    a_position_is_raised_and_set_and_announced_to_the_feed,
+    a_room_that_the_archive_does_not_know_has_positions,
+    only_the_first_join_sets_a_position,
+    a_count_ends_at_a_thousand,
+    a_missing_number_holds_up_the_projection_of_new_entries,
+    readers_are_those_that_have_read_so_far,
+);
+
+fn position(user: &str, name: &str, seq: u64) -> NewPosition {
+    NewPosition {
+        user: UserId::trusted(user),
+        room: room(name),
+        seq,
+        hidden_seq: 0,
+        has_feed: true,
+    }
+}
+
+async fn raise(test: &TestStore, position: &NewPosition) -> ReadPosition {
+    // The archive has a call of the same name.
+    PositionStore::read(&test.store, position).await.unwrap()
+}
+
+fn exactly(count: u64) -> Unread {
+    Unread {
+        count,
+        is_capped: false,
+    }
+}
+
+async fn unread_in(test: &TestStore, user: &str, name: &str) -> Unread {
+    let user = UserId::trusted(user);
+    let found = test.store.unread_in(&user, &[room(name)]).await.unwrap();
+    found[0].unread
+}
+
+async fn a_position_is_raised_and_set_and_announced_to_the_feed(test: &TestStore) {
+    test.fill("r", 1..=10).await;
+    let read = raise(test, &position("bob", "r", 4)).await;
+    assert_eq!(
+        (read.last_read_seq, read.unread, read.has_moved),
+        (4, exactly(6), true)
+    );
+    let lower = raise(test, &position("bob", "r", 3)).await;
+    assert_eq!((lower.last_read_seq, lower.has_moved), (4, false));
+    let set = test.store.set(&position("bob", "r", 2)).await.unwrap();
+    assert_eq!(
+        (set.last_read_seq, set.unread, set.has_moved),
+        (2, exactly(8), true)
+    );
+    let own = raise(test, &position("ann", "r", 1)).await;
+    assert_eq!(own.unread, exactly(0));
+    let without = NewPosition {
+        has_feed: false,
+        ..position("guest", "r", 5)
+    };
+    raise(test, &without).await;
+    let rows = test.store.list(0, 10).await.unwrap();
+    let rows: Vec<_> = rows.into_iter().map(|row| row.row).collect();
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                row.room.as_ref().unwrap().as_str(),
+                row.kind.as_str(),
+                row.payload.as_str(),
+            )
+        })
+        .collect();
+    let expected = [
+        (
+            "user:bob",
+            r#"{"target_room_id":"r","last_read_seq":4,"unread":6}"#,
+        ),
+        (
+            "user:bob",
+            r#"{"target_room_id":"r","last_read_seq":2,"unread":8}"#,
+        ),
+        (
+            "user:ann",
+            r#"{"target_room_id":"r","last_read_seq":1,"unread":0}"#,
+        ),
+    ];
+    assert_eq!(
+        rows,
+        expected.map(|(room, payload)| (room, "read", payload))
+    );
+}
+
+async fn a_room_that_the_archive_does_not_know_has_positions(test: &TestStore) {
+    let joined = [
+        (UserId::trusted("bob"), room("new"), 3),
+        (UserId::trusted("bob"), room("other"), 0),
+    ];
+    test.store.joined(&joined).await.unwrap();
+    let read = raise(test, &position("cyd", "third", 2)).await;
+    assert_eq!((read.last_read_seq, read.unread), (2, exactly(0)));
+    let mut found = test.store.unread(&UserId::trusted("bob")).await.unwrap();
+    found.sort_by(|one, other| one.room.cmp(&other.room));
+    let found: Vec<_> = found
+        .iter()
+        .map(|room| (room.room.as_str(), room.last_read_seq))
+        .collect();
+    assert_eq!(found, [("new", 3), ("other", 0)]);
+    test.fill("new", 1..=5).await;
+    assert_eq!(unread_in(test, "bob", "new").await, exactly(2));
+}
+
+async fn only_the_first_join_sets_a_position(test: &TestStore) {
+    test.fill("r", 1..=5).await;
+    let mut joined: Vec<_> = (0..450)
+        .map(|number| (UserId::trusted(&format!("u{number}")), room("r"), 5))
+        .collect();
+    test.store.joined(&joined).await.unwrap();
+    for join in &mut joined {
+        join.2 = 2;
+    }
+    test.store.joined(&joined).await.unwrap();
+    test.store.joined(&[]).await.unwrap();
+    test.fill("r", 6..=8).await;
+    assert_eq!(unread_in(test, "u449", "r").await, exactly(3));
+    assert_eq!(test.store.list(0, 10).await.unwrap().len(), 0);
+}
+
+async fn a_count_ends_at_a_thousand(test: &TestStore) {
+    test.fill("r", 1..=1001).await;
+    let joined = [(UserId::trusted("bob"), room("r"), 0)];
+    test.store.joined(&joined).await.unwrap();
+    let capped = Unread {
+        count: 1000,
+        is_capped: true,
+    };
+    for _ in 0..2 {
+        assert_eq!(unread_in(test, "bob", "r").await, capped);
+        test.store.set(&position("bob", "r", 1)).await.unwrap();
+        assert_eq!(unread_in(test, "bob", "r").await, exactly(1000));
+        let back = test.store.set(&position("bob", "r", 0)).await.unwrap();
+        assert_eq!(back.unread, capped);
+        while test.store.project_unread(&[room("r")]).await.unwrap() {}
+    }
+    let rows = test.store.list(0, 10).await.unwrap();
+    let payload = r#"{"target_room_id":"r","last_read_seq":0,"unread":1000,"capped":true}"#;
+    assert_eq!(rows[1].row.payload, payload);
+}
+
+async fn a_missing_number_holds_up_the_projection_of_new_entries(test: &TestStore) {
+    let now = hubbub::domain::Timestamp::now();
+    let at = |seq| ArchivedEntry {
+        at: now,
+        ..entry(seq)
+    };
+    test.commit(&in_room("r", &[at(1), at(3)])).await;
+    let joined = [(UserId::trusted("bob"), room("r"), 0)];
+    test.store.joined(&joined).await.unwrap();
+    test.store.project_unread(&[room("r")]).await.unwrap();
+    assert_eq!(unread_in(test, "bob", "r").await, exactly(2));
+    // A fresh commit, which does not look at the projection.
+    test.commit(&in_room("r", &[at(2)])).await;
+    assert_eq!(unread_in(test, "bob", "r").await, exactly(3));
+    test.store.project_unread(&[room("r")]).await.unwrap();
+    let change = ArchivedEntry {
+        kind: StoredKind::CHANGE,
+        user: UserId::nobody(),
+        ..at(4)
+    };
+    test.commit(&in_room("r", &[change, at(5)])).await;
+    assert_eq!(unread_in(test, "bob", "r").await, exactly(4));
+}
+
+async fn readers_are_those_that_have_read_so_far(test: &TestStore) {
+    for (user, seq) in [("bob", 4), ("ann", 5), ("cyd", 3), ("zoë", 9)] {
+        raise(test, &position(user, "r", seq)).await;
+    }
+    let readers = |after: Option<&'static str>, limit| async move {
+        let after = after.map(UserId::trusted);
+        let room = room("r");
+        let found = test.store.readers(&room, 4, after.as_ref(), limit).await;
+        let found = found.unwrap();
+        let reader = |(user, seq, _): &(UserId, u64, _)| (user.as_str().to_owned(), *seq);
+        found.iter().map(reader).collect::<Vec<_>>()
+    };
+    let pair = |user: &str, seq| (user.to_owned(), seq);
+    assert_eq!(readers(None, 2).await, [pair("ann", 5), pair("bob", 4)]);
+    assert_eq!(readers(Some("bob"), 2).await, [pair("zoë", 9)]);
+    let unknown = test.store.readers(&room("x"), 0, None, 5).await.unwrap();
+    assert_eq!(unknown.len(), 0);
+}
