@@ -320,7 +320,10 @@ impl RoomLog for TestLog {
                 let error = BackplaneError::Unavailable("on purpose".to_owned());
                 return (positions, Err(error));
             }
-            let (announced, outcome) = self.inner.announce_all(room, &[change.clone()]).await;
+            let (announced, outcome) = self
+                .inner
+                .announce_all(room, std::slice::from_ref(change))
+                .await;
             positions.extend(announced);
             if outcome.is_err() {
                 return (positions, outcome);
