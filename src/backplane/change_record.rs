@@ -115,6 +115,12 @@ pub fn is_payload(text: &str) -> bool {
     object.is_ok_and(|object| !object.is_empty())
 }
 
+/// Whether the name of a record's event begins so. Most records are of other events, and may be long.
+fn is_event(record: &[u8], name: &str) -> bool {
+    let behind = record.strip_prefix(b"{\"event\":\"");
+    behind.is_some_and(|behind| behind.starts_with(name.as_bytes()))
+}
+
 /// The session that a record announces as ended; `None` for every other record.
 #[must_use]
 pub fn ended_session(record: &[u8]) -> Option<Uuid> {
@@ -122,6 +128,9 @@ pub fn ended_session(record: &[u8]) -> Option<Uuid> {
     struct Ended {
         event: String,
         session_id: Uuid,
+    }
+    if !is_event(record, "session_ended") {
+        return None;
     }
     let ended: Ended = serde_json::from_slice(record).ok()?;
     (ended.event == "session_ended").then_some(ended.session_id)
@@ -144,6 +153,9 @@ pub fn member_change(record: &[u8]) -> Option<MemberRecord> {
         event: &'a str,
         #[serde(default)]
         user_id: &'a str,
+    }
+    if !is_event(record, "member_") {
+        return None;
     }
     let member: Member<'_> = serde_json::from_slice(record).ok()?;
     let is_removed = match member.event {

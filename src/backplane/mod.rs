@@ -22,6 +22,7 @@ use std::time::Duration;
 use crate::domain::{RoomId, RoomKind};
 
 pub mod anonymous;
+mod applied_change;
 mod bus;
 pub mod change_record;
 mod commit;
@@ -36,6 +37,7 @@ pub mod record;
 pub mod redis;
 mod unarchived;
 
+pub use applied_change::AppliedChange;
 pub use bus::{Bus, BusEvent, BusSink, BusTopic, ReadReceipt, Typing};
 pub use commit::{Commit, OnCommit, PendingCommit};
 pub use hot_log::{

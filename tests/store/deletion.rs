@@ -271,8 +271,7 @@ async fn versions_lose_the_name_and_positions_are_removed(test: &TestStore) {
         let users = format!("SELECT user_id FROM hubbub_{table}");
         assert_eq!(test.lines(&users).await, ["bob"], "{table}");
     }
-    let of_user = UserId::trusted(&id);
-    let rewrite: Rewrite = Arc::new(move |record| anonymise(record, &of_user));
+    let rewrite = rewrite(&id);
     while store
         .rewrite_next(user, rewrite.clone(), job())
         .await

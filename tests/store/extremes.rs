@@ -56,6 +56,7 @@ fn longest(text: &str, limits: &Limits) -> NewMessage {
         payload: Some(deep.into()),
         attachment_urls: vec![link; Limits::ATTACHMENTS],
         client_msg_id: Some(ClientMsgId::parse("client_msg_id", &key).unwrap()),
+        thread: None,
     };
     let username = Username::parse("username", &filled(text, 128)).unwrap();
     let room = RoomId::parse("room_id", &name).unwrap();

@@ -33,8 +33,8 @@ mod recovery;
 mod retention;
 mod schema;
 mod transfer;
-mod urgent;
 mod unread;
+mod urgent;
 mod users;
 
 /// Makes a test of each function for each database. A function takes the [`fixture::TestStore`].

@@ -133,6 +133,11 @@ impl RoomFeed {
         let (at, seq, kind) = (at.clone(), entry.seq, entry.kind);
         let shared = SharedEvent::new(Event::Message(self.replays.prepare(entry)));
         self.replays.push(&at, &shared);
+        if kind == EntryKind::Change
+            && let Event::Message(entry) = shared.event()
+        {
+            self.replays.apply(entry);
+        }
         if !kind.is_delivered() {
             // An entry of a newer node: the cursor has moved past it, and clients don't receive it.
             return;

@@ -15,7 +15,7 @@ use super::occupants::{Sent, Stage};
 use super::replay_reads::{Page, ReplayRead, Waiting};
 use super::tail::{Tail, with_own_record};
 use super::{FeedEvent, RoomFeed};
-use crate::backplane::Entry;
+use crate::backplane::{AppliedChange, Entry};
 use crate::domain::{ConnId, Head};
 
 /// The most messages of one page of the log, and the most that one occupant gets in one turn.
@@ -35,6 +35,8 @@ pub(super) struct Replays {
     pub page: Option<Page>,
     /// The read that is under way.
     pub read: Option<ReplayRead>,
+    /// Announcements of changes of messages that were delivered since that read began.
+    pub changes_during_read: Vec<Entry>,
     /// The occupants that need more of the log, in the order in which the waits began.
     pub waiting: VecDeque<Waiting>,
     /// Those whose reads have failed and will be repeated soon. Reads for others go on meanwhile.
@@ -66,6 +68,25 @@ impl Replays {
             with_own_record(entry)
         } else {
             entry
+        }
+    }
+
+    /// A change was delivered: if it is one of a message, no replay sends the message's earlier form any
+    /// more.
+    pub fn apply(&mut self, entry: &Entry) {
+        let Some(change) = AppliedChange::of(entry) else {
+            return;
+        };
+        if let Some(tail) = &mut self.tail
+            && !tail.apply(&change)
+        {
+            self.tail = None;
+        }
+        if let Some(page) = &mut self.page {
+            page.apply(&change);
+        }
+        if self.read.is_some() {
+            self.changes_during_read.push(entry.clone());
         }
     }
 

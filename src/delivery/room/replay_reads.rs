@@ -12,9 +12,9 @@ use super::super::context::Context;
 use super::super::{CloseReason, Event, SharedEvent};
 use super::occupants::{Occupant, Occupants, Stage};
 use super::replay::REPLAY_PAGE;
-use super::tail::{MAX_MESSAGES, Tail};
+use super::tail::{self, MAX_MESSAGES, Tail};
 use super::{FeedEvent, RoomFeed};
-use crate::backplane::{BackplaneError, Entry, Result, Slice, Window};
+use crate::backplane::{AppliedChange, BackplaneError, Entry, Result, Slice, Window};
 use crate::domain::{ConnId, Continuity, Epoch, LogSpan};
 
 /// Messages to read beyond those that are needed, for a next occupant that has missed a few more.
@@ -96,6 +96,15 @@ impl Page {
             return None;
         }
         Some(following)
+    }
+
+    /// Gives the entries about the message of a change their newest form.
+    pub fn apply(&mut self, change: &AppliedChange<'_>) {
+        for shared in &mut self.entries {
+            if let Some(changed) = tail::apply(change, shared) {
+                *shared = changed;
+            }
+        }
     }
 
     /// True when the log still has every message after that position.
@@ -231,6 +240,7 @@ impl RoomFeed {
             purpose,
         };
         self.replays.read = Some(read);
+        self.replays.changes_during_read.clear();
         context.counters.replay_reads.add(1);
         let (log, room) = (context.backplane.log.clone(), self.room.clone());
         let (window, limit, bytes) = match read.purpose {
@@ -271,10 +281,19 @@ impl RoomFeed {
         let Some(read) = self.awaited_replay_read(ticket) else {
             return;
         };
-        let slice = match slice {
+        let mut slice = match slice {
             Ok(slice) => slice,
             Err(error) => return self.on_failed_read(context, read, &error),
         };
+        // The read may have found forms that were replaced since.
+        let changes = std::mem::take(&mut self.replays.changes_during_read);
+        for change in changes.iter().filter_map(AppliedChange::of) {
+            for entry in &mut slice.entries {
+                if let Some(changed) = change.apply(entry) {
+                    *entry = changed;
+                }
+            }
+        }
         match read.purpose {
             ReplayPurpose::Page { after } => self.on_page(context, ticket, after, slice),
             ReplayPurpose::ExtendTail { reach, .. } => self.on_tail_read(context, reach, slice),

@@ -5,7 +5,7 @@
 //! is dropped when no replay has used it for [`IDLE_TIME`]. A room to which nobody comes back keeps
 //! nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::{Event, SharedEvent};
-use crate::backplane::Entry;
+use crate::backplane::{AppliedChange, Entry};
 use crate::domain::Head;
 
 /// The most messages in the tail of one room.
@@ -80,12 +80,22 @@ pub(super) fn with_own_record(entry: Entry) -> Entry {
     }
 }
 
+/// An event with the newest form of its message. `None` if it stays as it is.
+pub(super) fn apply(change: &AppliedChange<'_>, shared: &SharedEvent) -> Option<SharedEvent> {
+    let Event::Message(entry) = shared.event() else {
+        return None;
+    };
+    Some(SharedEvent::new(Event::Message(change.apply(entry)?)))
+}
+
 /// The last messages of a room, without a hole.
 pub(super) struct Tail {
     /// The position of the last message. Only a feed at exactly this position is served.
     head: Head,
     /// Each message with its weight.
     entries: VecDeque<(usize, SharedEvent)>,
+    /// The message that each announcement of a change in the tail is about.
+    targets: BTreeMap<u64, u64>,
     bytes: usize,
     /// No message may be added before the first one any more.
     front_closed: bool,
@@ -110,6 +120,7 @@ impl Tail {
         Self {
             head,
             entries: VecDeque::new(),
+            targets: BTreeMap::new(),
             bytes: 0,
             front_closed: false,
             last_used,
@@ -182,6 +193,9 @@ impl Tail {
         }
         self.head.seq = head.seq;
         self.bytes += weight;
+        if let Some(change) = AppliedChange::of(entry) {
+            self.targets.insert(entry.seq, change.target());
+        }
         self.entries.push_back((weight, shared.clone()));
         while self.entries.len() > MAX_MESSAGES || self.bytes > MAX_BYTES {
             let Some((weight, _)) = self.entries.pop_front() else {
@@ -189,6 +203,42 @@ impl Tail {
             };
             self.bytes -= weight;
             self.budget.release(weight);
+        }
+        if !self.targets.is_empty() {
+            self.targets = self.targets.split_off(&self.first_seq());
+        }
+        true
+    }
+
+    /// Gives the message of a change, and earlier announcements about it, their newest form. Returns false
+    /// when there is no memory for it: the tail is of no further use then.
+    #[must_use]
+    pub fn apply(&mut self, change: &AppliedChange<'_>) -> bool {
+        let target = change.target();
+        let announcements = self.targets.iter().filter(|(_, about)| **about == target);
+        let mut seqs: Vec<u64> = announcements.map(|(seq, _)| *seq).collect();
+        seqs.push(target);
+        let first = self.first_seq();
+        for seq in seqs {
+            let index = seq.checked_sub(first);
+            let index = index.and_then(|index| usize::try_from(index).ok());
+            let Some((old_weight, shared)) = index.and_then(|index| self.entries.get_mut(index))
+            else {
+                continue;
+            };
+            let Some(changed) = apply(change, shared) else {
+                continue;
+            };
+            let Event::Message(entry) = changed.event() else {
+                continue;
+            };
+            let new_weight = weight(&entry.record);
+            if !self.budget.reserve(new_weight) {
+                return false;
+            }
+            self.budget.release(*old_weight);
+            self.bytes = self.bytes + new_weight - *old_weight;
+            (*old_weight, *shared) = (new_weight, changed);
         }
         true
     }
@@ -207,6 +257,9 @@ impl Tail {
                 return;
             }
             self.bytes += weight;
+            if let Some(change) = AppliedChange::of(&entry) {
+                self.targets.insert(entry.seq, change.target());
+            }
             let shared = SharedEvent::new(Event::Message(with_own_record(entry)));
             self.entries.push_front((weight, shared));
         }
@@ -326,6 +379,61 @@ mod tests {
             read.bytes <= MAX_BYTES && read.entries.len() == 15 && read.capacity_before().is_none()
         );
         assert_eq!(seqs(&mut read, 98), Some(vec![99, 100]));
+    }
+
+    #[test]
+    fn a_change_replaces_the_forms_in_the_tail() {
+        let (mut tail, budget) = tail(2, usize::MAX);
+        let id = uuid::Uuid::nil();
+        let announcement = |seq: u64, content: &str| {
+            Entry {
+            kind: EntryKind::Change,
+            record: format!(
+                "{{\"event\":\"message_edited\",\"entry_id\":\"{id}\",\"room_id\":\"r\",\"message\":\
+                 {{\"seq\":2,\"epoch\":\"e1\",\"timestamp\":\"t\",\"id\":\"x\",\
+                 \"content\":\"{content}\",\"version\":{seq}}}}}"
+            )
+            .into(),
+            ..entry(seq, 0)
+        }
+        };
+        tail.prepend(vec![entry(1, 10), entry(2, 10)]);
+        for (seq, content) in [(3, "new"), (4, "longer and newest")] {
+            let change = announcement(seq, content);
+            assert!(push(&mut tail, change.clone()));
+            assert!(tail.apply(&AppliedChange::of(&change).unwrap()));
+        }
+        let records: Vec<String> = tail
+            .after(0, 10)
+            .unwrap()
+            .iter()
+            .map(|shared| match shared.event() {
+                Event::Message(entry) => String::from_utf8(entry.record.to_vec()).unwrap(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let newest = r#"{"id":"x","content":"longer and newest","version":4}"#;
+        assert_eq!(
+            (records[0].as_str(), records[1].as_str()),
+            ("xxxxxxxxxx", newest)
+        );
+        assert!(records[2].contains("longer and newest") && !records[2].contains("\"new\""));
+        let weights: usize = tail.entries.iter().map(|(weight, _)| weight).sum();
+        assert_eq!((tail.bytes, budget.used()), (weights, weights));
+        let (mut full, _) = self::tail(0, 600);
+        assert!(push(&mut full, entry(1, 10)));
+        let change = announcement(2, &"x".repeat(1000));
+        let about_first = Entry {
+            record: String::from_utf8(change.record.to_vec())
+                .unwrap()
+                .replace("\"seq\":2", "\"seq\":1")
+                .into(),
+            ..change
+        };
+        assert!(
+            !full.apply(&AppliedChange::of(&about_first).unwrap()),
+            "no memory"
+        );
     }
 
     #[test]

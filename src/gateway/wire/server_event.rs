@@ -173,9 +173,14 @@ fn write_position(entry: &Entry, out: &mut String) {
 }
 
 /// Appends a message's JSON object: the fields that the backplane assigned, then the record, byte
-/// for byte.
+/// for byte. The record of an edited message has its version; without one it is the message's own number.
 pub(super) fn write_message(entry: &Entry, out: &mut String) {
     write_position(entry, out);
+    if entry.kind == EntryKind::Message {
+        out.push_str("\"version\":");
+        out.push_str(itoa::Buffer::new().format(entry.seq));
+        out.push(',');
+    }
     // A record is a JSON object in UTF-8. Its fields follow the ones above in the same object, so
     // its opening brace is left out. For a damaged record only `}` is appended: the object is
     // invalid JSON then.
@@ -301,6 +306,11 @@ mod tests {
             kind: EntryKind::Message,
             record: r#"{"id":"x","content":"hi"}"#.into(),
         };
+        let amended = Entry {
+            kind: EntryKind::Amended,
+            record: r#"{"id":"x","content":"new","version":9}"#.into(),
+            ..entry.clone()
+        };
         let change = |kind| RoomChange {
             version: 2,
             previous: 1,
@@ -320,7 +330,11 @@ mod tests {
         for (event, packet) in [
             (
                 Event::Message(entry),
-                r#"2["message",{"seq":7,"epoch":"e1","timestamp":"2026-01-31T10:00:00.000Z","id":"x","content":"hi"}]"#,
+                r#"2["message",{"seq":7,"epoch":"e1","timestamp":"2026-01-31T10:00:00.000Z","version":7,"id":"x","content":"hi"}]"#,
+            ),
+            (
+                Event::Message(amended),
+                r#"2["message",{"seq":7,"epoch":"e1","timestamp":"2026-01-31T10:00:00.000Z","id":"x","content":"new","version":9}]"#,
             ),
             (
                 Event::RoomUsers {
