@@ -89,6 +89,7 @@ async fn assert_separate(first: RedisSettings, second: RedisSettings) {
             }
             BusEvent::RoomChanged(_, change) => change.user == user(foreign),
             BusEvent::Typing(typing) => typing.user == user(foreign),
+            BusEvent::Receipt(receipt) => receipt.user == user(foreign),
             BusEvent::Disconnect(user) => user.as_str().ends_with(foreign),
             BusEvent::StatusChanged(_) => false,
         };
