@@ -215,6 +215,7 @@ impl Parts {
             memberships.clone(),
             parts.clone(),
         );
+        let positions = stores.as_ref().map(|stores| stores.positions.clone());
         let messages = match (stores, parts, &outbox) {
             (Some(stores), Some(parts), Some(outbox)) => {
                 let publications = outbox.publications();
@@ -226,7 +227,10 @@ impl Parts {
         let chats = match (chat_store, memberships) {
             (Some(store), Some(memberships)) => {
                 let rates = messaging.user_rates().clone();
-                let chats = Chats::new(store, backplane.log.clone(), memberships, rates);
+                let mut chats = Chats::new(store, backplane.log.clone(), memberships, rates);
+                if let Some(positions) = positions {
+                    chats = chats.with_positions(positions);
+                }
                 Some(Arc::new(chats))
             }
             _ => None,

@@ -14,10 +14,10 @@ use uuid::Uuid;
 use crate::backplane::{RoomLog, change_record};
 use crate::domain::{Announcement, Chat, Code, Cost, Membership, Refusal, UserId};
 use crate::features::messaging::UserRateLimiter;
-use crate::store::{Announce, ChatRefusal, ChatStore, NewRow, StoreError};
+use crate::store::{Announce, ChatRefusal, ChatStore, NewRow, PositionStore, StoreError};
 
 pub use crate::backplane::Entry;
-pub use crate::store::{ChatPeer, ChatPosition};
+pub use crate::store::{ChatPeer, ChatPosition, RoomUnread};
 pub use change::Actor;
 pub use create::NewGroup;
 pub use memberships::Memberships;
@@ -34,6 +34,8 @@ pub struct ChatView {
     pub peer: Option<ChatPeer>,
     /// The newest message that the member can read, once it is archived.
     pub last_message: Option<Entry>,
+    /// What the member has not read; `None` without a store of positions.
+    pub unread: Option<RoomUnread>,
 }
 
 /// The use cases of chats.
@@ -42,6 +44,7 @@ pub struct Chats {
     log: Arc<dyn RoomLog>,
     memberships: Arc<Memberships>,
     rates: Arc<UserRateLimiter>,
+    positions: Option<Arc<dyn PositionStore>>,
 }
 
 impl Chats {
@@ -59,7 +62,15 @@ impl Chats {
             log,
             memberships,
             rates,
+            positions: None,
         }
+    }
+
+    /// The same with what members have not read.
+    #[must_use]
+    pub fn with_positions(mut self, positions: Arc<dyn PositionStore>) -> Self {
+        self.positions = Some(positions);
+        self
     }
 
     /// Charges announcements to the rate of the user that causes them, before the change: requests that

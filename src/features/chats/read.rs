@@ -1,10 +1,12 @@
 //! Reading chats and their members.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
-use super::{ChatPosition, ChatView, Chats, refused, unknown_chat};
+use super::{ChatPosition, ChatView, Chats, RoomUnread, refused, unknown_chat};
 use crate::backplane::{Entry, EntryKind};
-use crate::domain::{ChatMember, Refusal};
+use crate::domain::{ChatMember, Refusal, RoomId, UserId};
 use crate::store::ChatOfMember;
 
 /// A page of a user's chats.
@@ -39,6 +41,7 @@ impl From<ChatOfMember> for ChatView {
             membership: found.membership,
             peer: found.peer,
             last_message,
+            unread: None,
         }
     }
 }
@@ -62,10 +65,10 @@ impl Chats {
             active_at: last.active_at,
             chat: last.chat.id,
         };
-        Ok(ChatPage {
-            next: found.last().map(position).filter(|_| has_more),
-            chats: found.into_iter().map(ChatView::from).collect(),
-        })
+        let next = found.last().map(position).filter(|_| has_more);
+        let mut chats: Vec<ChatView> = found.into_iter().map(ChatView::from).collect();
+        self.add_unread(caller, &mut chats).await?;
+        Ok(ChatPage { chats, next })
     }
 
     /// A chat of the caller.
@@ -74,7 +77,28 @@ impl Chats {
     /// `not_found`, `unavailable`.
     pub async fn get(&self, caller: Uuid, chat: Uuid) -> Result<ChatView, Refusal> {
         let found = self.store.chat(chat, caller).await.map_err(refused)?;
-        found.map(ChatView::from).ok_or_else(unknown_chat)
+        let mut view = ChatView::from(found.ok_or_else(unknown_chat)?);
+        self.add_unread(caller, std::slice::from_mut(&mut view))
+            .await?;
+        Ok(view)
+    }
+
+    /// Adds what the member has not read in the chats, by one call for all of them.
+    async fn add_unread(&self, member: Uuid, chats: &mut [ChatView]) -> Result<(), Refusal> {
+        let Some(positions) = self.positions.as_ref().filter(|_| !chats.is_empty()) else {
+            return Ok(());
+        };
+        let user = UserId::trusted(&member.to_string());
+        let rooms: Vec<RoomId> = chats.iter().map(|view| view.chat.room()).collect();
+        let found = positions.unread_in(&user, &rooms).await.map_err(refused)?;
+        let mut found: HashMap<RoomId, RoomUnread> = found
+            .into_iter()
+            .map(|unread| (unread.room.clone(), unread))
+            .collect();
+        for view in chats {
+            view.unread = found.remove(&view.chat.room());
+        }
+        Ok(())
     }
 
     /// A page of a chat's members: at most `limit`, with ids greater than `after`.

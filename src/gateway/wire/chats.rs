@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::cursor::{decode_cursor, encode_cursor};
 use super::fields::Fields;
-use super::messages::{PositionJson, listed, listed_json};
+use super::messages::{PositionJson, UnreadJson, listed, listed_json};
 use super::request_fields::{idempotency_key, message_fields};
 use crate::domain::{ChatHistory, ChatMember, ChatRole, Limits, MessageFields, Refusal};
-use crate::features::chats::{ChatView, Entry, NewGroup};
+use crate::features::chats::{ChatView, Entry, NewGroup, RoomUnread};
 use crate::features::messaging::{HistoryPage, HistoryWindow};
 
 /// A list of a REST response.
@@ -65,6 +65,26 @@ pub(crate) struct ChatJson<'a> {
 struct MyJson {
     /// `owner` or `member`.
     role: &'static str,
+    #[serde(flatten)]
+    unread: Option<MyUnread>,
+}
+
+#[derive(Serialize)]
+struct MyUnread {
+    #[serde(flatten)]
+    unread: UnreadJson,
+    mentions: u64,
+    last_read_seq: u64,
+}
+
+impl From<&RoomUnread> for MyUnread {
+    fn from(room: &RoomUnread) -> Self {
+        Self {
+            unread: room.unread.into(),
+            mentions: room.mentions,
+            last_read_seq: room.last_read_seq,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -86,6 +106,7 @@ impl<'a> From<&'a ChatView> for ChatJson<'a> {
             members: chat.members,
             my: MyJson {
                 role: view.membership.role.as_str(),
+                unread: view.unread.as_ref().map(MyUnread::from),
             },
             peer: view.peer.as_ref().map(|peer| PeerJson {
                 id: peer.user.as_str(),

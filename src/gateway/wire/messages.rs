@@ -196,7 +196,7 @@ impl<'a> ReadAck<'a> {
 
 /// A number of unread messages.
 #[derive(Serialize)]
-struct UnreadJson {
+pub(super) struct UnreadJson {
     unread: u64,
     /// There may be more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
