@@ -238,6 +238,9 @@ fn process(
         }
     }
     shared.counters.archived.add(archived);
+    let stored = rows.iter().zip(outcomes);
+    let stored = stored.filter(|(_, outcome)| **outcome == CommitOutcome::Stored);
+    shared.unprojected.add(stored.map(|((room, _), _)| room));
     for (room, epoch, last_shared) in diverged {
         tracing::error!(
             %room,

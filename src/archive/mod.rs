@@ -6,7 +6,7 @@
 //! log how far rooms are archived, because it must keep everything else; the [`sweeper`] archives
 //! entries that other nodes left behind; [`restore`] decides how a room continues that the hot log does
 //! not know. [`health`] knows whether the database responds. [`retention`] deletes expired entries.
-//! [`checker`] looks for messages that are missing.
+//! [`checker`] looks for messages that are missing. [`unread`] projects unread messages.
 //!
 //! The key (room, seq) is the fence: if two histories ever number a room differently, the archive
 //! refuses the second entry of a number, and its sender gets no acknowledgement.
@@ -33,6 +33,7 @@ mod sweeper;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unread;
 pub mod verify;
 mod watermarks;
 
@@ -59,6 +60,7 @@ use queue::Queue;
 use refused::Refused;
 use retention::RetentionStatus;
 use rooms::Rooms;
+use unread::Unprojected;
 use watermarks::{REPORT_INTERVAL, Watermarks};
 
 pub use entry::of_record as archived_message;
@@ -84,6 +86,7 @@ struct Shared {
     queue: Queue,
     refused: Refused,
     watermarks: Watermarks,
+    unprojected: Unprojected,
     rooms: Rooms,
     broken: BrokenRooms,
     health: Health,
@@ -220,6 +223,7 @@ impl Archive {
             settings,
             history_size: limits.history_size,
             watermarks: Watermarks::default(),
+            unprojected: Unprojected::default(),
             rooms: Rooms::default(),
             broken: BrokenRooms::default(),
             health: Health::new(),
@@ -234,6 +238,7 @@ impl Archive {
             tokio::spawn(report_watermarks(shared.clone())),
             tokio::spawn(retention::run(shared.clone())),
             tokio::spawn(checker::run(shared.clone())),
+            tokio::spawn(unread::run(shared.clone())),
         ];
         Self {
             shared,

@@ -22,8 +22,6 @@ mod count;
 mod positions;
 mod project;
 mod rooms;
-#[cfg(test)]
-mod tests;
 mod threads;
 
 use async_trait::async_trait;
