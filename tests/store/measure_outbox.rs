@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use hubbub::archive::{Archive, ArchiveSettings, Restorer};
 use hubbub::backplane::{
     Appended, BackplaneLimits, NewChange, Result, RoomLog, Slice, Window, memory,
 };
-use hubbub::domain::{Head, NewMessage, RoomId};
+use hubbub::domain::{Head, NewMessage, RoomId, UserId, Username};
 use hubbub::outbox::Worker;
-use hubbub::store::{ArchiveStore, Outbox, OutboxRow};
+use hubbub::store::{
+    Announced, ArchiveStore, ChangeOutcome, Changer, MessageEdit, MessageRef, MessageStore as _,
+    Outbox, OutboxRow,
+};
 use hubbub_test_support::database::DatabaseKind;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -119,7 +123,117 @@ async fn measure_claims(kind: DatabaseKind, rooms: usize) {
         );
         if number == 1 {
             let claims: Vec<_> = claimed.iter().map(OutboxRow::claim).collect();
-            test.store.done(&claims).await.unwrap();
+            Outbox::done(&test.store, &claims).await.unwrap();
+        }
+    }
+}
+
+/// Edits so many messages a second, in ten rooms, and measures the time until each has its number.
+async fn measure_edits(kind: DatabaseKind, rate: u32) {
+    let test = TestStore::new(kind).await;
+    let limits = BackplaneLimits::default();
+    let store: Arc<dyn ArchiveStore> = Arc::new(test.store.clone());
+    let run = store.begin_run().await.unwrap();
+    let restorer = Restorer::new(store.clone(), Some(run), limits.dedupe_ttl);
+    let restorer = restorer.await.unwrap();
+    let backplane = memory::embedded_with_archive(limits.clone(), restorer.clone());
+    let settings = ArchiveSettings {
+        acknowledge_commits: true,
+        backlog: 10_000,
+        retention: None,
+    };
+    let hot = backplane.hot_log.clone();
+    let archive = Archive::start(hot, store, &restorer, settings, &limits);
+    let log = archive.log();
+    let mut messages = Vec::new();
+    for number in 0..100 {
+        let message = NewMessage {
+            id: Uuid::now_v7(),
+            room: RoomId::trusted(&format!("room{}", number % 10)),
+            user: UserId::trusted("ann"),
+            username: Username::trusted("Ann"),
+            content: "first".to_owned(),
+            kind: "text".to_owned(),
+            title: None,
+            payload: None,
+            attachment_urls: Vec::new(),
+            client_msg_id: None,
+        };
+        log.append(&message, None).await.unwrap();
+        messages.push(message);
+    }
+    let outbox = Arc::new(test.store.clone());
+    let lifecycle = backplane.lifecycle.clone();
+    let (id, ttl) = (Uuid::now_v7(), limits.dedupe_ttl);
+    let worker = Worker::new(outbox.clone(), outbox, log, lifecycle, id, ttl);
+    let publications = worker.publications();
+    let (stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(worker.run_until(stopped));
+    let mut interval = tokio::time::interval(Duration::from_secs(1) / rate);
+    let mut calls = tokio::task::JoinSet::new();
+    let count = 5 * rate as usize;
+    for number in 0..count {
+        interval.tick().await;
+        let message = &messages[number % messages.len()];
+        let (room, id) = (message.room.clone(), message.id);
+        let edit = MessageEdit {
+            message: MessageRef { room, id },
+            by: Changer {
+                user: message.user.clone(),
+                is_moderator: false,
+                hidden_seq: 0,
+            },
+            version: None,
+            record: Arc::new(move |_| Ok(Bytes::from(format!("{{\"content\":\"{number}\"}}")))),
+            mentions: Vec::new(),
+        };
+        let (store, publications) = (test.store.clone(), publications.clone());
+        calls.spawn(async move {
+            let began = Instant::now();
+            let outcome = store.edit(&edit).await.unwrap();
+            let made = began.elapsed();
+            let ChangeOutcome::Changed(changed) = outcome else {
+                panic!("{outcome:?}");
+            };
+            let Announced::ByRow { revision, .. } = changed.announcement else {
+                panic!("{changed:?}");
+            };
+            let room = &edit.message.room;
+            let wait = publications.wait(room, changed.target_seq, revision);
+            let is_late = wait.await.is_err();
+            (began.elapsed(), made, is_late)
+        });
+    }
+    let mut times = Vec::new();
+    let mut commits = Vec::new();
+    let mut late = 0;
+    while let Some(call) = calls.join_next().await {
+        let (time, made, is_late) = call.unwrap();
+        late += usize::from(is_late);
+        times.push(time);
+        commits.push(made);
+    }
+    times.sort_unstable();
+    commits.sort_unstable();
+    let [p50, p99] = [count / 2, count * 99 / 100].map(|index| (times[index], commits[index]));
+    println!(
+        "{kind:?}: {rate} edits a second; (numbered, committed): p50 {p50:?}, p99 {p99:?}, {late} late"
+    );
+    stop.send(true).unwrap();
+    running.await.unwrap();
+    archive.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn measure_outbox_edits() {
+    for kind in [
+        DatabaseKind::Sqlite,
+        DatabaseKind::Postgres,
+        DatabaseKind::MariaDb,
+    ] {
+        for rate in [20, 200] {
+            measure_edits(kind, rate).await;
         }
     }
 }
