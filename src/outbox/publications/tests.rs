@@ -1,3 +1,5 @@
+//! Tests of waiting for announcements.
+
 use async_trait::async_trait;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of reactions that are combined.
+
 use std::time::Duration;
 
 use async_trait::async_trait;
