@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use ahash::HashMap;
 use uuid::Uuid;
 
-use crate::domain::{Epoch, Head, RoomId};
+use crate::domain::{Epoch, Head, MessageForm, RoomId};
 use crate::store::{
     ArchivedEntry, ArchivedEpoch, BeginOutcome, CommitOutcome, Fence, NewEpoch, RetentionRun,
     RoomNumber,
@@ -34,6 +34,7 @@ pub(super) struct Data {
 pub(super) struct FakeRoom {
     pub(super) number: u64,
     pub(super) entries: BTreeMap<u64, ArchivedEntry>,
+    pub(super) forms: BTreeMap<u64, MessageForm>,
     pub(super) lost: BTreeSet<u64>,
     pub(super) cut: u64,
     pub(super) contiguous: u64,

@@ -11,8 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::domain::{Epoch, RoomId, Timestamp};
-use crate::store::{ArchivedEntry, Result, RetentionRun, StoreError};
+use crate::domain::{Epoch, FormContent, MessageForm, RoomId, Timestamp};
+use crate::store::{ArchivedEntry, Result, RetentionRun, StoreError, StoredKind};
 use data::Data;
 
 /// The store. Clones share their data, as nodes share a database.
@@ -170,6 +170,28 @@ impl FakeStore {
         let mut data = self.0.data.lock();
         let entry = data.room(room).entries.get_mut(&seq);
         entry.expect("the entry is there").record = record.into();
+    }
+
+    /// Gives a message this form.
+    pub fn set_form(&self, room: &RoomId, form: MessageForm) {
+        let mut data = self.0.data.lock();
+        let room = data.room(room);
+        let entry = room.entries.get_mut(&form.position.seq);
+        let entry = entry.expect("the message is archived");
+        match &form.content {
+            FormContent::Original => {}
+            FormContent::Edited(record) => entry.record = record.clone(),
+            FormContent::Deleted(_) => {
+                entry.kind = StoredKind::DELETED;
+                entry.record = bytes::Bytes::new();
+            }
+        }
+        room.forms.insert(form.position.seq, form);
+    }
+
+    /// Removes the forms of all messages, as retention does with the messages.
+    pub fn remove_forms(&self, room: &RoomId) {
+        self.0.data.lock().room(room).forms.clear();
     }
 
     /// The runs of retention, in order.

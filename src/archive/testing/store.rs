@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::FakeStore;
 use super::writer::FakeWriter;
-use crate::domain::{Epoch, RoomId, Timestamp};
+use crate::domain::{Epoch, MessageForm, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
     ArchivedSend, BeginOutcome, EPOCHS_KEPT, MissingPage, NewEpoch, Result, RetentionClaim,
@@ -87,6 +87,20 @@ impl ArchiveStore for FakeStore {
                 page
             }
         })
+    }
+
+    async fn forms(
+        &self,
+        room: &RoomId,
+        range: RangeInclusive<u64>,
+        others: &[u64],
+    ) -> Result<Vec<MessageForm>> {
+        self.arrive().await?;
+        let data = self.0.data.lock();
+        let forms = data.rooms.get(room).map(|room| &room.forms);
+        let forms = forms.into_iter().flatten();
+        let wanted = forms.filter(|(seq, _)| range.contains(seq) || others.contains(seq));
+        Ok(wanted.map(|(_, form)| form.clone()).collect())
     }
 
     async fn recent_sends(

@@ -2,6 +2,7 @@
 
 mod appends;
 mod away;
+mod changes;
 mod checks;
 mod faulty_log;
 mod late;
