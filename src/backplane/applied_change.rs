@@ -49,6 +49,12 @@ impl<'a> AppliedChange<'a> {
         self.target
     }
 
+    /// Whether another change is of the same kind and about the same message.
+    #[must_use]
+    pub fn is_like(&self, other: &AppliedChange<'_>) -> bool {
+        (self.kind, self.target) == (other.kind, other.target)
+    }
+
     /// An earlier entry of the message in its newest form. `None` if it stays as it is.
     #[must_use]
     pub fn apply(&self, entry: &Entry) -> Option<Entry> {

@@ -86,7 +86,12 @@ impl Replays {
             page.apply(&change);
         }
         if self.read.is_some() {
-            self.changes_during_read.push(entry.clone());
+            // The last change of each kind and message has the newest form.
+            let kept = &mut self.changes_during_read;
+            kept.retain(|earlier| {
+                !AppliedChange::of(earlier).is_some_and(|it| it.is_like(&change))
+            });
+            kept.push(entry.clone());
         }
     }
 
