@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 pub const SECRET: (&str, &str) = ("JWT_SECRET", "a secret of at least thirty-two bytes");
+/// No limit of rates.
+pub const UNLIMITED: (&str, &str) = ("RATE_EVENTS_PER_SEC", "0");
 const MEMORY: (&str, &str) = ("DATABASE_URL", "sqlite::memory:");
 
 /// A node of its own.

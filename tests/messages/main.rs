@@ -5,9 +5,13 @@
 
 mod changes;
 mod deletions;
+mod editors;
 mod fixture;
+mod measure;
 mod mentions;
 mod positions;
 mod reactions;
+mod reactions_scale;
+mod replays;
 mod rights;
 mod threads;
