@@ -104,7 +104,7 @@ mod tests {
         unprojected.add(std::iter::repeat_n(&busy, ENTRIES - 2));
         assert_eq!(unprojected.take_due(), []);
         unprojected.add([&busy]);
-        assert_eq!(unprojected.take_due(), [busy.clone()]);
+        assert_eq!(unprojected.take_due(), std::slice::from_ref(&busy));
         unprojected.add([&busy]);
         assert_eq!(unprojected.take_due(), []);
         tokio::time::advance(IDLE / 2).await;
