@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod changes;
+mod cluster;
 mod deletions;
 mod editors;
 mod fixture;
