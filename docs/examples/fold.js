@@ -1,0 +1,77 @@
+// Folds the events of a room into the newest form of each message. A plain script: it defines `fold`.
+//
+// Each kind of change has its own number, and the larger number wins, so that events may come twice:
+//   content    the larger `version` (a message without one has its own `seq`)
+//   reactions  the larger `seq` of reactions_changed (`reactions_seq` in history)
+//   pin        the larger `seq` of message_pinned and message_unpinned
+//   deletion   final: neither an older nor a newer event brings content back
+// After `gap` or `room_reset` events are missing: read the history again, and start with fold.room().
+const fold = {
+  room: () => ({ entries: new Map() }),
+
+  // Applies an event, and returns the entry that it changed, or null.
+  apply(room, name, event) {
+    switch (name) {
+      case "message":
+        return fold.content(room, event);
+      case "message_edited":
+        return fold.content(room, { ...event.message, version: event.message.version ?? event.seq });
+      case "message_deleted":
+        return fold.deletion(room, event);
+      case "reactions_changed": {
+        const entry = fold.entry(room, event.id, event.target_seq);
+        return fold.reactions(entry, event.reactions, event.seq) ? entry : null;
+      }
+      case "message_pinned":
+      case "message_unpinned": {
+        const entry = fold.entry(room, event.id, event.target_seq);
+        if (entry.deleted || event.seq <= entry.pinSeq) return null;
+        entry.pinSeq = event.seq;
+        entry.pinned = name === "message_pinned";
+        return entry;
+      }
+      default:
+        return null;
+    }
+  },
+
+  // An event may come before the message itself: then `message` is null for now.
+  entry(room, id, seq) {
+    let entry = room.entries.get(id);
+    if (!entry) {
+      entry = { id, seq, version: 0, message: null, deleted: false, reactions: [], reactionsSeq: 0, pinned: false, pinSeq: 0 };
+      room.entries.set(id, entry);
+    }
+    return entry;
+  },
+
+  content(room, message) {
+    const entry = fold.entry(room, message.id, message.seq);
+    if (message.deleted) return fold.deletion(room, { id: message.id, target_seq: message.seq });
+    const hasReactions = fold.reactions(entry, message.reactions ?? [], message.reactions_seq ?? 0);
+    const version = message.version ?? message.seq;
+    if (entry.deleted || version <= entry.version) return hasReactions ? entry : null;
+    entry.version = version;
+    entry.message = message;
+    return entry;
+  },
+
+  deletion(room, { id, target_seq }) {
+    const entry = fold.entry(room, id, target_seq);
+    if (entry.deleted) return null;
+    Object.assign(entry, { version: 0, message: null, deleted: true, reactions: [], reactionsSeq: 0, pinned: false, pinSeq: 0 });
+    return entry;
+  },
+
+  reactions(entry, reactions, seq) {
+    if (entry.deleted || seq <= entry.reactionsSeq) return false;
+    entry.reactionsSeq = seq;
+    entry.reactions = reactions;
+    return true;
+  },
+
+  // The live replies to a message. They follow it in the room, so after a message without a gap all are known.
+  replies: (room, id) => fold.sorted(room).filter(({ message }) => message?.thread_id === id),
+
+  sorted: (room) => [...room.entries.values()].sort((one, other) => one.seq - other.seq),
+};

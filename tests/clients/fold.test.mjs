@@ -1,0 +1,92 @@
+// The fold of the example page: whatever is replayed, from any point, the same messages are shown.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import vm from 'node:vm';
+
+const source = readFileSync(new URL('../../docs/examples/fold.js', import.meta.url), 'utf8');
+const fold = vm.runInNewContext(`${source}; fold`);
+
+/** Numbers from 0 to below `limit`, the same for the same seed. */
+function randomNumbers(seed) {
+    let state = seed;
+    return (limit) => {
+        state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+        return Math.floor((state / 2 ** 32) * limit);
+    };
+}
+
+/** A room's events as they were published: `[name, event]`. */
+function randomEvents(next) {
+    const events = [];
+    const live = [];
+    for (let seq = 1; seq <= 60; seq++) {
+        const target = live[next(live.length)];
+        const pointer = target && { id: target.id, target_seq: target.seq, seq };
+        const kind = target ? next(6) : 0;
+        if (kind <= 1) {
+            const message = { id: `m${seq}`, seq, version: seq, content: `text ${seq}` };
+            if (target && next(3) === 0) message.thread_id = target.id;
+            live.push(message);
+            events.push(['message', message]);
+        } else if (kind === 2) {
+            const edited = { ...target, content: `edit ${seq}`, version: seq };
+            live[live.indexOf(target)] = edited;
+            events.push(['message_edited', { seq, message: edited }]);
+        } else if (kind === 3) {
+            const reactions = [{ emoji: '👍', count: seq, user_ids: [] }];
+            events.push(['reactions_changed', { ...pointer, reactions }]);
+        } else if (kind === 4) {
+            events.push([next(2) ? 'message_pinned' : 'message_unpinned', pointer]);
+        } else {
+            live.splice(live.indexOf(target), 1);
+            events.push(['message_deleted', pointer]);
+        }
+    }
+    return events;
+}
+
+const applied = (events) => {
+    const room = fold.room();
+    for (const [name, event] of events) fold.apply(room, name, event);
+    return JSON.parse(JSON.stringify(fold.sorted(room)));
+};
+
+test('replays from any point end in the same state', () => {
+    for (let seed = 1; seed <= 200; seed++) {
+        const next = randomNumbers(seed);
+        const events = randomEvents(next);
+        const replayed = [];
+        for (let at = 0; at < events.length; ) {
+            const end = Math.min(events.length, at + 1 + next(15));
+            replayed.push(...events.slice(next(at + 1), end));
+            at = end;
+        }
+        assert.deepEqual(applied(replayed), applied(events), `seed ${seed}`);
+    }
+});
+
+test('events in any order end in the same state', () => {
+    for (let seed = 1; seed <= 200; seed++) {
+        const next = randomNumbers(seed);
+        const events = randomEvents(next);
+        const shuffled = [...events];
+        for (let last = shuffled.length - 1; last > 0; last--) {
+            const other = next(last + 1);
+            [shuffled[last], shuffled[other]] = [shuffled[other], shuffled[last]];
+        }
+        assert.deepEqual(applied(shuffled), applied(events), `seed ${seed}`);
+    }
+});
+
+test('a deleted message stays without content, and is no reply any more', () => {
+    const room = fold.room();
+    fold.apply(room, 'message', { id: 'a', seq: 1, content: 'root' });
+    fold.apply(room, 'message', { id: 'b', seq: 2, content: 'reply', thread_id: 'a' });
+    assert.equal(fold.replies(room, 'a').length, 1);
+    fold.apply(room, 'message_deleted', { id: 'b', target_seq: 2, seq: 3 });
+    fold.apply(room, 'message_edited', { seq: 4, message: { id: 'b', seq: 2, version: 4, content: 'late' } });
+    assert.equal(fold.replies(room, 'a').length, 0);
+    assert.equal(room.entries.get('b').message, null);
+});
