@@ -70,7 +70,7 @@ const openListed = async (page, name) => {
 
 /** The contents of the messages of the open chat, in the order of the page. */
 const contents = (page) =>
-    page.run(`[...document.querySelectorAll('#log .message')].map((line) => line.lastChild.data)`);
+    page.run(`[...document.querySelectorAll('#log .message')].map((line) => line.childNodes[1].data)`);
 
 async function fits(page, width) {
     assert.equal(await page.run('document.documentElement.scrollWidth'), width);
