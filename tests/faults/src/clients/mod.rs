@@ -2,6 +2,8 @@
 //! source.
 
 mod background;
+#[cfg(test)]
+mod changes;
 pub mod chat;
 mod client;
 mod connection;

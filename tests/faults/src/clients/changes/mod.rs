@@ -1,0 +1,3 @@
+//! Clients of rooms whose messages change.
+
+mod fold;
