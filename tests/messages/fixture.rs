@@ -47,14 +47,6 @@ impl User {
         }
     }
 
-    /// The same user at another node.
-    pub fn at(&self, address: SocketAddr) -> Self {
-        Self {
-            address,
-            ..self.clone()
-        }
-    }
-
     pub async fn request(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let (status, _, answer) = self.request_with(method, path, body, &[]).await;
         (status, answer)

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{User, await_about, events_about, node, occupant, room, send};
+use crate::fixture::{User, await_about, events_about, eventually, node, occupant, room, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reactions_are_announced_with_their_totals() {
@@ -35,7 +35,13 @@ async fn reactions_are_announced_with_their_totals() {
     let last = events_about(&ann, "reactions_changed", &sent["id"])
         .pop()
         .unwrap();
-    let history = bob.done("history", json!({"room_id": "lobby"})).await;
+    // The announcement is recorded with the message a moment after it is delivered.
+    let history = eventually(
+        "both emojis",
+        || async { bob.done("history", json!({"room_id": "lobby"})).await },
+        |history| history["messages"][0]["reactions_seq"] == last["seq"],
+    )
+    .await;
     let message = &history["messages"][0];
     assert_eq!(
         message["reactions"].as_array().unwrap().len(),
