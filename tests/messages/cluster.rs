@@ -11,13 +11,16 @@ use crate::fixture::{SECRET, await_about, send};
 
 const OPEN: (&str, &str) = ("AUTH_MODE", "open");
 
+/// The editors are connections of one user.
+const SOCKETS: (&str, &str) = ("MAX_SOCKETS_PER_USER", "100");
+
 /// So many nodes on one Redis and one PostgreSQL.
 async fn nodes(count: usize) -> (SharedStorage, TestDatabase, Vec<App>) {
     let database = TestDatabase::new(DatabaseKind::Postgres);
     let storage = SharedStorage::new(&database.url);
     let mut nodes = Vec::new();
     for _ in 0..count {
-        nodes.push(storage.start_node(&[SECRET, OPEN]).await);
+        nodes.push(storage.start_node(&[SECRET, OPEN, SOCKETS]).await);
     }
     (storage, database, nodes)
 }

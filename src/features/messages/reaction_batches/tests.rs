@@ -1,4 +1,4 @@
-//! Tests of reactions that are combined.
+//! Reactions in batches.
 
 use std::time::Duration;
 
