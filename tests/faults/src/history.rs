@@ -1,6 +1,7 @@
 //! The history of a run: one [`Record`] per line, as JSON, written by the clients and by the lab.
 //! It is the checker's only input.
 
+pub mod changes;
 pub mod chats;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use self::changes::ChangeFact;
 use self::chats::ChatFact;
 
 /// The source of the records that the lab itself writes.
@@ -191,6 +193,8 @@ pub enum Fact {
     },
     // ---- written by the drivers and members of chats, and by the lab
     Chat(ChatFact),
+    // ---- written by clients of messages that change, and by the lab
+    Change(ChangeFact),
 }
 
 /// A message as the archive or the log has it.

@@ -70,6 +70,16 @@ pub(super) enum FaultKind {
     WrongRight,
     /// A row stayed in the outbox.
     LeftInOutbox,
+    /// A client's folded state, or a node's history, differs from the history of another node.
+    FoldDiffers,
+    /// Two edits that named the same version were acknowledged.
+    EditedTwice,
+    /// An acknowledged change of a message is not in the history.
+    LostChange,
+    /// The content of a message was shown after its deletion was acknowledged.
+    ShownAfterDeletion,
+    /// The reactions of a message were announced too often.
+    TooManyAnnouncements,
     /// One version of a user's status was reported both as online and as offline.
     ConflictingStatus,
     /// A status that is older than one that the watcher knew, or a change with the version that it
@@ -131,6 +141,11 @@ impl FaultKind {
             Self::AfterRemoval => "received after the removal",
             Self::WrongRight => "wrong right",
             Self::LeftInOutbox => "left in the outbox",
+            Self::FoldDiffers => "history and folded state differ",
+            Self::EditedTwice => "one version edited twice",
+            Self::LostChange => "lost change",
+            Self::ShownAfterDeletion => "shown after the deletion",
+            Self::TooManyAnnouncements => "too many announcements",
             Self::ConflictingStatus => "conflicting status",
             Self::StaleStatus => "stale status",
             Self::UnexpectedStatusChange => "unexpected status change",

@@ -58,6 +58,11 @@
 //!   after the next attempt to add the user began. A second after a removal no node returns messages to
 //!   the user; at the end each node grants exactly the rights that the table says. Nothing is left in
 //!   the outbox.
+//! - **Changes of messages** ([`changes`]), if there are any: every node's history and every client's
+//!   folded state are equal at the end, and have each acknowledged change, or a newer version. Of the
+//!   edits that name one version at most one is acknowledged. No request or connection that began after
+//!   an acknowledged deletion shows the content. Reactions are those that were acknowledged last, and
+//!   are announced about twice a second at most.
 //! - **Form** ([`parsed_history`]): clients connect before they receive anything, and end once;
 //!   only the lab writes the lab's facts.
 //!
@@ -88,6 +93,7 @@
 //!   clean up; this excuses nothing.
 
 mod archive;
+mod changes;
 mod chats;
 mod completeness;
 mod cursor;
@@ -246,6 +252,7 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
     }
     .check();
     chats::check(records, &mut faults, &mut stats);
+    changes::check(records, &mut faults);
 
     stats.repeats = faults.count(FaultKind::Repeat);
     stats.holes = faults.count(FaultKind::Hole);

@@ -101,7 +101,7 @@ impl<'a> ParsedHistory<'a> {
         let mut clients: Vec<ClientParser<'a>> = Vec::new();
         for (number, record) in history.iter().enumerate() {
             // Those of chats have a check of their own.
-            if is_lab_fact(&record.fact) || matches!(record.fact, Fact::Chat(_)) {
+            if is_lab_fact(&record.fact) || matches!(record.fact, Fact::Chat(_) | Fact::Change(_)) {
                 continue;
             }
             let index = *indices.entry(&record.source).or_insert_with(|| {

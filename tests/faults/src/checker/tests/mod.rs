@@ -2,6 +2,7 @@
 //! that it must reject.
 
 mod archive;
+mod changes;
 mod chats;
 mod completeness;
 mod history_builder;
