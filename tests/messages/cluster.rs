@@ -1,18 +1,12 @@
 //! The same on nodes that share Redis and PostgreSQL.
 
-use futures_util::future::join_all;
 use hubbub::app::App;
 use hubbub_test_support::client::Client;
 use hubbub_test_support::database::{DatabaseKind, TestDatabase};
 use hubbub_test_support::node::SharedStorage;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::fixture::{SECRET, await_about, send};
-
-const OPEN: (&str, &str) = ("AUTH_MODE", "open");
-
-/// The editors are connections of one user.
-const SOCKETS: (&str, &str) = ("MAX_SOCKETS_PER_USER", "100");
+use crate::fixture::{OPEN, SECRET, await_about, send};
 
 /// So many nodes on one Redis and one PostgreSQL.
 async fn nodes(count: usize) -> (SharedStorage, TestDatabase, Vec<App>) {
@@ -20,7 +14,7 @@ async fn nodes(count: usize) -> (SharedStorage, TestDatabase, Vec<App>) {
     let storage = SharedStorage::new(&database.url);
     let mut nodes = Vec::new();
     for _ in 0..count {
-        nodes.push(storage.start_node(&[SECRET, OPEN, SOCKETS]).await);
+        nodes.push(storage.start_node(&[SECRET, OPEN]).await);
     }
     (storage, database, nodes)
 }
@@ -76,47 +70,5 @@ async fn a_change_on_one_node_reaches_the_others_and_their_replays() {
         let seen = format!("{:?}{history}", late.story());
         assert!(!seen.contains("secret"), "{seen}");
     }
-    stop(nodes).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn editors_on_three_nodes_get_one_order() {
-    let (_storage, _database, nodes) = nodes(3).await;
-    let ann = Client::member(nodes[0].address(), "ann", "lobby").await;
-    let sent = send(&ann, "lobby", "start").await;
-    let mut editors = Vec::new();
-    for number in 0..20 {
-        let address = nodes[number % 3].address();
-        editors.push(Client::member(address, "ann", "lobby").await);
-    }
-    let edits = editors.iter().enumerate().map(async |(number, editor)| {
-        let edit = json!({"room_id": "lobby", "id": sent["id"], "content": format!("by {number}")});
-        editor.done("edit_message", edit).await
-    });
-    let mut versions: Vec<u64> = join_all(edits)
-        .await
-        .iter()
-        .map(|edited| edited["version"].as_u64().unwrap())
-        .collect();
-    versions.sort_unstable();
-    versions.dedup();
-    assert_eq!(versions.len(), 20, "each edit has a version of its own");
-    let last = versions.last().copied();
-    let is_last = |event: &Value| event["seq"].as_u64() == last;
-    let mut contents = Vec::new();
-    for editor in &editors {
-        editor
-            .eventually("the last edit", |editor| {
-                editor.events("message_edited").iter().any(is_last)
-            })
-            .await;
-        let mut events = editor.events("message_edited");
-        events.retain(is_last);
-        contents.push(events.remove(0)["message"]["content"].clone());
-    }
-    contents.dedup();
-    assert_eq!(contents.len(), 1, "{contents:?}");
-    let history = ann.done("history", json!({"room_id": "lobby"})).await;
-    assert_eq!(history["messages"][0]["content"], contents[0]);
     stop(nodes).await;
 }

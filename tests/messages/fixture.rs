@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 pub const SECRET: (&str, &str) = ("JWT_SECRET", "a secret of at least thirty-two bytes");
+pub const OPEN: (&str, &str) = ("AUTH_MODE", "open");
 /// No limit of rates.
 pub const UNLIMITED: (&str, &str) = ("RATE_EVENTS_PER_SEC", "0");
 const MEMORY: (&str, &str) = ("DATABASE_URL", "sqlite::memory:");
 
 /// A node of its own.
 pub async fn node(settings: &[(&str, &str)]) -> Cluster {
-    let open = ("AUTH_MODE", "open");
-    Cluster::alone(&[&[SECRET, MEMORY, open], settings].concat()).await
+    Cluster::alone(&[&[SECRET, MEMORY, OPEN], settings].concat()).await
 }
 
 /// A user with an account.
@@ -44,6 +44,14 @@ impl User {
             id: answer["user"]["id"].as_str().unwrap().to_owned(),
             token: answer["access_token"].as_str().unwrap().to_owned(),
             address,
+        }
+    }
+
+    /// The same user at another node.
+    pub fn at(&self, address: SocketAddr) -> Self {
+        Self {
+            address,
+            ..self.clone()
         }
     }
 

@@ -11,7 +11,7 @@ use hubbub_test_support::node::SharedStorage;
 use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::fixture::{SECRET, UNLIMITED};
+use crate::fixture::{OPEN, SECRET, UNLIMITED};
 
 const SENDERS: usize = 20;
 const CHANGERS: usize = 20;
@@ -70,7 +70,7 @@ async fn change(client: Client, room: String, event: &'static str) -> Vec<Durati
 async fn measure_changes(kind: DatabaseKind, ack_after: &str) {
     let database = TestDatabase::new(kind);
     let storage = SharedStorage::new(&database.url);
-    let settings = [SECRET, UNLIMITED, ("ACK_AFTER", ack_after)];
+    let settings = [SECRET, OPEN, UNLIMITED, ("ACK_AFTER", ack_after)];
     let nodes = [
         storage.start_node(&settings).await,
         storage.start_node(&settings).await,
@@ -134,7 +134,7 @@ pub async fn reactions_of(
     let database = TestDatabase::new(kind);
     let storage = SharedStorage::new(&database.url);
     let unlimited = ("MAX_SOCKETS_PER_IP", "0");
-    let settings = [SECRET, UNLIMITED, unlimited];
+    let settings = [SECRET, OPEN, UNLIMITED, unlimited];
     let nodes = [
         storage.start_node(&settings).await,
         storage.start_node(&settings).await,

@@ -94,7 +94,7 @@ async fn replay_shows_the_newest_form(one: SocketAddr, other: SocketAddr, later:
         );
         assert_eq!(event["deleted_by"], ann.id.as_str());
     }
-    let path = format!("/api/v1/rooms/{room}/messages?limit=200");
+    let path = format!("/api/v1/rooms/{room}/messages?limit=200&after_seq={since}");
     let page = bob.at(other).done("GET", &path, Value::Null, 200).await;
     for text in [OLD, DELETED] {
         assert!(!page.to_string().contains(text), "{page}");
