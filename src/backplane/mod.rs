@@ -26,6 +26,7 @@ mod applied_change;
 mod bus;
 pub mod change_record;
 mod commit;
+mod editable_record;
 mod hot_log;
 mod lifecycle;
 mod log;
@@ -40,6 +41,7 @@ mod unarchived;
 pub use applied_change::AppliedChange;
 pub use bus::{Bus, BusEvent, BusSink, BusTopic, ReadReceipt, Typing};
 pub use commit::{Commit, OnCommit, PendingCommit};
+pub use editable_record::EditableRecord;
 pub use hot_log::{
     ArchivedRanges, HotLog, HotState, RestorePoint, RestoreSource, RestoredSend, Unarchived,
     UnarchivedEntries,

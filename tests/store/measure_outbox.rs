@@ -158,6 +158,8 @@ async fn measure_edits(kind: DatabaseKind, rate: u32) {
             payload: None,
             attachment_urls: Vec::new(),
             client_msg_id: None,
+            mentions: Vec::new(),
+            thread: None,
         };
         log.append(&message, None).await.unwrap();
         messages.push(message);

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::Messages;
+use crate::backplane::EditableRecord;
 use crate::domain::policy::{Permit, Sending};
 use crate::domain::{Code, Limits, MessageBody, Refusal, UserId};
 use crate::store::{EditRecord, MessageRef};
@@ -49,29 +48,6 @@ pub struct EditFields {
     pub attachment_urls: Option<Vec<String>>,
 }
 
-/// The record of a message, in the order of its fields.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredRecord {
-    id: Box<RawValue>,
-    room_id: Box<RawValue>,
-    user_id: Box<RawValue>,
-    username: Box<RawValue>,
-    content: String,
-    r#type: Box<RawValue>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    title: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    payload: Option<Box<RawValue>>,
-    #[serde(default)]
-    attachment_urls: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    client_msg_id: Option<Box<RawValue>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) thread_id: Option<Box<RawValue>>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) mentions: Vec<String>,
-}
-
 impl EditFields {
     /// The function that makes the new record from the present one.
     pub(super) fn into_edit(self, mentions: Vec<UserId>, limits: Limits) -> EditRecord {
@@ -84,7 +60,7 @@ impl EditFields {
         mentions: &[UserId],
         limits: &Limits,
     ) -> Result<Bytes, Refusal> {
-        let mut record: StoredRecord = serde_json::from_slice(record).map_err(damaged)?;
+        let mut record = EditableRecord::decode(record).ok_or_else(damaged)?;
         if let Some(content) = &self.content {
             record.content.clone_from(content);
             record.mentions = mentions
@@ -93,13 +69,13 @@ impl EditFields {
                 .collect();
         }
         self.title.apply(&mut record.title);
-        match &self.payload {
-            Replacement::Keep => {}
-            Replacement::Clear => record.payload = None,
-            Replacement::Set(json) => {
-                let json = RawValue::from_string(json.clone().into()).map_err(damaged)?;
-                record.payload = Some(json);
-            }
+        let is_json = match &self.payload {
+            Replacement::Keep => true,
+            Replacement::Clear => record.set_payload(None),
+            Replacement::Set(json) => record.set_payload(Some(json)),
+        };
+        if !is_json {
+            return Err(Refusal::bad_request("payload must be JSON").field("payload"));
         }
         if let Some(urls) = &self.attachment_urls {
             record.attachment_urls.clone_from(urls);
@@ -107,18 +83,16 @@ impl EditFields {
         MessageBody {
             content: &record.content,
             title: record.title.as_deref(),
-            payload: record.payload.as_deref().map(RawValue::get),
+            payload: record.payload(),
             attachment_urls: &record.attachment_urls,
         }
         .check(limits)?;
-        serde_json::to_vec(&record)
-            .map(Bytes::from)
-            .map_err(damaged)
+        Ok(record.encode())
     }
 }
 
-fn damaged(error: serde_json::Error) -> Refusal {
-    tracing::error!(%error, "the record of a message can't be edited");
+fn damaged() -> Refusal {
+    tracing::error!("the record of a message can't be edited");
     Refusal::new(Code::Internal, "the stored message cannot be read")
 }
 
@@ -139,7 +113,7 @@ impl Messages {
         if found.record.is_empty() {
             return Ok(Vec::new());
         }
-        let record: StoredRecord = serde_json::from_slice(&found.record).map_err(damaged)?;
+        let record = EditableRecord::decode(&found.record).ok_or_else(damaged)?;
         Ok(record
             .mentions
             .iter()

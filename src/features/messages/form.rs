@@ -1,8 +1,6 @@
 //! Messages as answers show them.
 
-use bytes::Bytes;
-
-use crate::backplane::{Entry, EntryKind, change_record};
+use crate::backplane::{AppliedChange, Entry, EntryKind};
 use crate::domain::{FormContent, MessageForm};
 use crate::store::{MessageState, StoredMessage};
 
@@ -55,15 +53,6 @@ pub fn is_listed(entry: &Entry) -> bool {
 fn is_tombstone(entry: &Entry) -> bool {
     /// The beginning of the record of every deletion.
     const DELETION: &[u8] = b"{\"event\":\"message_deleted\"";
-    entry.record.starts_with(DELETION) && target_seq(&entry.record) == Some(entry.seq)
-}
-
-fn target_seq(record: &Bytes) -> Option<u64> {
-    #[derive(serde::Deserialize)]
-    struct Target {
-        target_seq: u64,
-    }
-    change_record::Parts::of(record)?;
-    let target: Target = serde_json::from_slice(record).ok()?;
-    Some(target.target_seq)
+    let stands_for_itself = |change: AppliedChange<'_>| change.target() == entry.seq;
+    entry.record.starts_with(DELETION) && AppliedChange::of(entry).is_some_and(stands_for_itself)
 }

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::edit::StoredRecord;
 use super::{find, message_deleted, message_ref, no_such_message};
+use crate::backplane::EditableRecord;
 use crate::domain::policy::{Permit, Sending};
 use crate::domain::{FormContent, Refusal};
 use crate::features::messaging::Messaging;
@@ -28,8 +28,8 @@ impl Messaging {
         if matches!(found.form.content, FormContent::Deleted(_)) {
             return Err(message_deleted());
         }
-        let record: Option<StoredRecord> = serde_json::from_slice(&found.record).ok();
-        if record.is_some_and(|record| record.thread_id.is_some()) {
+        let record = EditableRecord::decode(&found.record);
+        if record.is_some_and(|record| record.is_reply()) {
             let text = "thread_id names a reply: a thread has one level";
             return Err(Refusal::bad_request(text).field("thread_id"));
         }
