@@ -38,10 +38,19 @@ pub struct ChatOfMember {
     /// The other user of a direct chat; `None` in a chat with oneself, and once the account is deleted.
     pub peer: Option<ChatPeer>,
     /// The newest message in the archive that the member can read.
-    pub last_message: Option<ArchivedEntry>,
+    pub last_message: Option<LastMessage>,
     /// When the newest message was sent or, without one, when the member was added. Lists are in this
     /// order.
     pub active_at: Timestamp,
+}
+
+/// The newest message of a chat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastMessage {
+    /// The message, with the content of its last edit.
+    pub entry: ArchivedEntry,
+    /// The version and the time of that edit; `None` if there is none that is published.
+    pub edit: Option<(u64, Timestamp)>,
 }
 
 /// The other user of a direct chat.

@@ -37,7 +37,7 @@ pub use archive::{
 pub use bot_tokens::{BotTokenStore, NewBotToken};
 pub use chats::{
     Announce, ChatChange, ChatOfMember, ChatOutcome, ChatPeer, ChatPosition, ChatRefusal,
-    ChatStore, NewGroup,
+    ChatStore, LastMessage, NewGroup,
 };
 pub use deletions::{
     DeleteOutcome, DeletionReport, DeletionStep, DeletionStore, Rewrite, Rewritten,

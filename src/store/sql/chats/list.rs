@@ -5,24 +5,25 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{ChatRow, loaded_chat, loaded_membership};
-use crate::domain::ChatKind;
+use crate::domain::Chat;
 use crate::store::sql::accounts::{loaded_time, user_id};
 use crate::store::sql::archive::entries::{self, EntryRow};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::value::{Arg, Text, args};
-use crate::store::{ChatOfMember, ChatPeer, ChatPosition, Result};
+use crate::store::{ChatOfMember, ChatPeer, ChatPosition, LastMessage, Result};
 
 /// A statement that selects chats of a member as [`ListedRow`]: first the memberships of `$memberships`,
-/// with the newest message that the member can read; then a page of these, by `$page`; then the number
-/// of members of each chat of the page.
+/// with the newest message that the member can read; then a page of these, by `$page`; then, for each chat of
+/// the page, the number of members, and of a direct chat the other user. The last value is the member.
 macro_rules! select_chats {
     ($memberships:literal, $page:literal) => {
         concat!(
             "SELECT p.id, p.kind, p.name, p.history, p.created_by, p.created_at, p.updated_at, \
              p.role, p.joined_seq, p.active_at, p.last_id, \
-             (SELECT COUNT(*) FROM hubbub_chat_members n WHERE n.chat_id = p.id) \
+             (SELECT COUNT(*) FROM hubbub_chat_members n WHERE n.chat_id = p.id), \
+             u.id, u.username, u.display_name \
              FROM (SELECT t.id, t.kind, t.name, t.history, t.created_by, t.created_at, \
                  t.updated_at, t.role, t.joined_seq, l.id AS last_id, \
                  COALESCE(l.at, t.joined_at) AS active_at \
@@ -36,7 +37,9 @@ macro_rules! select_chats {
             $memberships,
             ") t LEFT JOIN hubbub_entries l ON l.room_no = t.room_no AND l.seq = t.last_seq",
             $page,
-            ") p ORDER BY p.active_at DESC, p.id DESC"
+            ") p LEFT JOIN hubbub_chat_members o ON p.kind = 0 AND o.chat_id = p.id AND o.user_id <> ? \
+             LEFT JOIN hubbub_users u ON u.id = o.user_id AND u.deleted_at IS NULL \
+             ORDER BY p.active_at DESC, p.id DESC"
         )
     };
 }
@@ -55,6 +58,9 @@ type ListedRow = (
     i64,
     Option<Uuid>,
     i64,
+    Option<Uuid>,
+    Option<Text>,
+    Option<Text>,
 );
 
 pub(super) async fn page(
@@ -79,9 +85,9 @@ pub(super) async fn page(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     db.read(move |conn| {
         Box::pin(async move {
-            let values = args![user, active_at, active_at, chat, limit];
+            let values = args![user, active_at, active_at, chat, limit, user];
             let rows: Vec<ListedRow> = conn.all(PAGE, values).await?;
-            complete(conn, user, rows).await
+            complete(conn, rows).await
         })
     })
     .await
@@ -92,52 +98,81 @@ pub(super) async fn one(db: &Db, chat: Uuid, user: Uuid) -> Result<Option<ChatOf
     let found = db
         .read(move |conn| {
             Box::pin(async move {
-                let rows: Vec<ListedRow> = conn.all(ONE, args![chat, user]).await?;
-                complete(conn, user, rows).await
+                let rows: Vec<ListedRow> = conn.all(ONE, args![chat, user, user]).await?;
+                complete(conn, rows).await
             })
         })
         .await?;
     Ok(found.into_iter().next())
 }
 
-/// Adds the newest messages and the other users of direct chats.
-async fn complete(conn: &mut Conn, user: Uuid, rows: Vec<ListedRow>) -> Outcome<Vec<ChatOfMember>> {
+/// Adds the newest messages.
+async fn complete(conn: &mut Conn, rows: Vec<ListedRow>) -> Outcome<Vec<ChatOfMember>> {
     let mut messages = newest_messages(conn, &rows).await?;
     let mut chats = Vec::with_capacity(rows.len());
-    let mut direct = Vec::new();
     for row in rows {
         let (id, kind, name, history, created_by, created_at, updated_at, ..) = row;
-        let (.., role, joined_seq, active_at, last_id, members) = row;
+        let (.., role, joined_seq, active_at, last_id, members, peer_id, username, display_name) =
+            row;
         let columns: ChatRow = (id, kind, name, history, created_by, created_at, updated_at);
         let chat = loaded_chat(columns, members)?;
-        if chat.kind == ChatKind::Direct {
-            direct.push(id);
-        }
-        let last_message = match last_id.and_then(|id| messages.remove(&id)) {
-            Some(row) => Some(entries::decoded(&chat.room(), row)?),
-            None => None,
-        };
+        let newest = last_id.and_then(|id| messages.remove(&id));
+        let last_message = newest.map(|row| last_message(&chat, row)).transpose()?;
+        let names = username.zip(display_name);
+        let peer = peer_id
+            .zip(names)
+            .map(|(id, (username, display_name))| ChatPeer {
+                user: user_id(id),
+                username: username.0,
+                display_name: display_name.0,
+            });
         chats.push(ChatOfMember {
             membership: loaded_membership(role, joined_seq, history)?,
-            peer: None,
+            peer,
             last_message,
             active_at: loaded_time(active_at),
             chat,
         });
     }
-    let mut peers = peers(conn, user, &direct).await?;
-    for listed in &mut chats {
-        listed.peer = peers.remove(&listed.chat.id);
-    }
     Ok(chats)
 }
 
-async fn newest_messages(conn: &mut Conn, rows: &[ListedRow]) -> Outcome<HashMap<Uuid, EntryRow>> {
+fn last_message(chat: &Chat, row: NewestRow) -> Outcome<LastMessage> {
+    let (seq, at, kind, form, id, user, send_key, record, epoch, version, edited_at) = row;
+    let entry: EntryRow = (seq, at, kind, form, id, user, send_key, record, epoch);
+    let edit = version.zip(edited_at).map(|(version, at)| {
+        let version = u64::try_from(version).unwrap_or_default();
+        (version, loaded_time(at))
+    });
+    Ok(LastMessage {
+        entry: entries::decoded(&chat.room(), entry)?,
+        edit,
+    })
+}
+
+/// An entry with the version and the time of its last edit.
+type NewestRow = (
+    i64,
+    i64,
+    i64,
+    i64,
+    Uuid,
+    Text,
+    Vec<u8>,
+    Vec<u8>,
+    Option<Text>,
+    Option<i64>,
+    Option<i64>,
+);
+
+async fn newest_messages(conn: &mut Conn, rows: &[ListedRow]) -> Outcome<HashMap<Uuid, NewestRow>> {
     const FIND: &str = "SELECT e.seq, e.at, CAST(e.kind AS {bigint}), CAST(e.form AS {bigint}), \
         e.id, e.user_id, e.send_key, e.record, \
         (SELECT p.name FROM hubbub_epochs p \
-         WHERE p.room_no = e.room_no AND p.epoch_no = e.epoch_no) \
-        FROM hubbub_entries e WHERE e.id IN ({list})";
+         WHERE p.room_no = e.room_no AND p.epoch_no = e.epoch_no), c.version, c.edited_at \
+        FROM hubbub_entries e \
+        LEFT JOIN hubbub_messages c ON c.room_no = e.room_no AND c.seq = e.seq \
+        WHERE e.id IN ({list})";
     let ids: Vec<Arg> = rows
         .iter()
         .filter_map(|row| row.10)
@@ -147,28 +182,6 @@ async fn newest_messages(conn: &mut Conn, rows: &[ListedRow]) -> Outcome<HashMap
         return Ok(HashMap::new());
     }
     let (text, ids) = conn.dialect().with_list(FIND, ids);
-    let found: Vec<EntryRow> = conn.all_of_text(text, ids).await?;
+    let found: Vec<NewestRow> = conn.all_of_text(text, ids).await?;
     Ok(found.into_iter().map(|row| (row.4, row)).collect())
-}
-
-async fn peers(conn: &mut Conn, user: Uuid, chats: &[Uuid]) -> Outcome<HashMap<Uuid, ChatPeer>> {
-    const FIND: &str = "SELECT m.chat_id, u.id, u.username, u.display_name \
-        FROM hubbub_chat_members m JOIN hubbub_users u ON u.id = m.user_id \
-        WHERE m.user_id <> ? AND u.deleted_at IS NULL AND m.chat_id IN ({list})";
-    if chats.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let chats = chats.iter().map(|chat| Arg::from(*chat));
-    let (text, chats) = conn.dialect().with_list(FIND, chats);
-    let values = [args![user], chats].concat();
-    let found: Vec<(Uuid, Uuid, Text, Text)> = conn.all_of_text(text, values).await?;
-    let peer = |(chat, id, username, display_name): (Uuid, Uuid, Text, Text)| {
-        let peer = ChatPeer {
-            user: user_id(id),
-            username: username.0,
-            display_name: display_name.0,
-        };
-        (chat, peer)
-    };
-    Ok(found.into_iter().map(peer).collect())
 }

@@ -12,7 +12,8 @@ use crate::domain::{
 };
 use crate::store::sql::{DatabaseUrl, Settings};
 use crate::store::{
-    AccountStore as _, ArchiveStore as _, ArchivedEntry, NewAccount, NewRow, Once, StoredKind,
+    AccountStore as _, ArchiveStore as _, ArchivedEntry, NewAccount, NewRow, Once,
+    PositionStore as _, StoredKind,
 };
 
 async fn user(store: &SqlStore, name: &str) -> Uuid {
@@ -66,7 +67,10 @@ async fn a_list_takes_three_statements_whatever_its_length() {
     for limit in [1, 10, 150] {
         let before = STATEMENTS.get();
         let chats = store.chats(ann, None, limit).await.unwrap();
+        let rooms: Vec<RoomId> = chats.iter().map(|chat| chat.chat.room()).collect();
+        let unread = store.unread_in(&user_id(ann), &rooms).await.unwrap();
         assert_eq!(STATEMENTS.get() - before, 3, "{limit} chats");
+        assert!(unread.iter().all(|room| room.unread.count == 1));
         assert_eq!(chats.len(), limit);
         for chat in chats {
             assert!(chat.peer.is_some() && chat.last_message.is_some());

@@ -18,7 +18,7 @@ use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{Result, RoomUnread, UNREAD_CAP, Unread};
 
-/// The blocks that [`select_unread`] reads of a room.
+/// The blocks that `select_unread!` reads of a room.
 const BLOCKS: i64 = 4;
 /// Unread entries behind the blocks of a room that make a reader note it for the projection.
 const LONG_TAIL: i64 = 64;
@@ -103,7 +103,7 @@ macro_rules! for_dialects {
     };
 }
 
-/// The columns of [`select_unread`]: number, name, position, the last number that is not counted, the last
+/// The columns of `select_unread!`: number, name, position, the last number that is not counted, the last
 /// projected number, `capped_seq`, unread entries behind it, mentions, and blocks.
 type CountRow = (
     i64,
@@ -171,7 +171,7 @@ fn text_for(dialect: Dialect, texts: [&'static str; 2]) -> &'static str {
     }
 }
 
-/// The values of [`select_unread`] before those of its rooms.
+/// The values of `select_unread!` before those of its rooms.
 fn own_values(dialect: Dialect, user: &str) -> Vec<Arg> {
     let count = if dialect == Dialect::MySql { 4 } else { 3 };
     vec![Arg::from(user); count]
