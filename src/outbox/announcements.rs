@@ -17,8 +17,8 @@ use crate::backplane::{NewChange, Pointer, change_record};
 use crate::domain::{Amendment, Change, MessageChangeKind, MessageForm, RoomId, UserId};
 use crate::store::{ChangeRow, OutboxRow, StoreError};
 
-/// Forms of messages that are read at once.
-const CONCURRENT_READS: usize = 8;
+/// Forms of messages that a worker reads at once, for all rooms: each read takes a connection of the database.
+pub(super) const CONCURRENT_READS: usize = 4;
 
 /// A row that can be published.
 pub(super) struct Announcement {
@@ -127,7 +127,11 @@ impl Worker {
             Content::Complete(record) => return Ok(Some(NewChange::complete(id, record.clone()))),
             Content::MessageChange(kind, row) => (*kind, row),
         };
-        let form = self.messages.to_publish(room, row).await?;
+        let read = async {
+            let _permit = self.reads.acquire().await;
+            self.messages.to_publish(room, row).await
+        };
+        let form = read.await?;
         Ok(form.map(|form| message_change(room, id, kind, row, form)))
     }
 }

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
 use crate::backplane::{Lifecycle, RoomLog};
@@ -62,6 +62,8 @@ pub struct Worker {
     outbox: Arc<dyn Outbox>,
     messages: Arc<dyn MessageStore>,
     publications: Arc<Publications>,
+    /// Limits the reads of forms.
+    reads: Semaphore,
     log: Arc<dyn RoomLog>,
     lifecycle: Arc<dyn Lifecycle>,
     /// The archive's id, which makes the ids of entries differ between deployments.
@@ -97,6 +99,7 @@ impl Worker {
         Arc::new(Self {
             outbox,
             publications: Publications::new(messages.clone()),
+            reads: Semaphore::new(announcements::CONCURRENT_READS),
             messages,
             log,
             lifecycle,

@@ -46,27 +46,18 @@ impl Progress {
     pub fn skip(&mut self, row: &OutboxRow) {
         self.skipped.push(row.claim());
     }
-}
 
-impl Worker {
-    /// Notes that a row is in the log, and notifies those that wait for it.
-    pub(super) fn is_published(
-        &self,
-        room: &RoomId,
-        announcement: Announcement,
-        position: Position,
-        progress: &mut Progress,
-    ) {
+    /// Notes that a row is in the log.
+    pub fn is_published(&mut self, room: &RoomId, announcement: Announcement, position: Position) {
         let claim = announcement.row.claim();
         let (kind, row) = match announcement.content {
             Content::Complete(_) => {
-                progress.published.push(claim);
+                self.published.push(claim);
                 return;
             }
             Content::MessageChange(kind, row) => (kind, row),
         };
-        self.publications.add(room, &row, position.seq);
-        progress.changes.push(PublishedChange {
+        self.changes.push(PublishedChange {
             claim,
             room: room.clone(),
             kind,
@@ -76,7 +67,9 @@ impl Worker {
             reactions: position.reactions,
         });
     }
+}
 
+impl Worker {
     /// Records the progress, again and again while the lease lasts: until it has ended, no worker takes
     /// the rows that are left, nor later ones of the room.
     pub(super) async fn record(
@@ -114,6 +107,10 @@ impl Worker {
     ) -> Result<(), StoreError> {
         if !progress.changes.is_empty() {
             self.messages.done(&progress.changes).await?;
+            // Not earlier: a call that is notified finds the number with the message.
+            for change in &progress.changes {
+                self.publications.add(&change.room, &change.row, change.seq);
+            }
         }
         let done = [progress.published.as_slice(), &progress.skipped].concat();
         self.outbox.done(&done).await?;

@@ -70,7 +70,7 @@ impl Worker {
         let mut search = earlier::find(&*self.log, room, ids, since, deadline).await;
         for announcement in std::mem::take(left) {
             match search.found.remove(&announcement.id) {
-                Some(position) => self.is_published(room, announcement, position, progress),
+                Some(position) => progress.is_published(room, announcement, position),
                 None => left.push_back(announcement),
             }
         }
@@ -103,7 +103,7 @@ impl Worker {
         let (positions, outcome) = self.log.announce_all(room, &changes).await;
         let positions = positions.into_iter().zip(changes);
         for (announcement, (appended, change)) in left.drain(..positions.len()).zip(positions) {
-            self.is_published(room, announcement, position(appended, change), progress);
+            progress.is_published(room, announcement, position(appended, change));
         }
         match outcome {
             Ok(()) => {}

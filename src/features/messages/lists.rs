@@ -1,18 +1,11 @@
 //! Reading single messages, and lists about them.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{CurrentMessage, Made, Messages, message_ref, no_such_message, refused};
+use super::{CurrentMessage, Messages, message_ref, no_such_message, refused};
 use crate::domain::policy::{Permit, Reading};
 use crate::domain::{Head, Reaction, Refusal, Timestamp, UserId};
 use crate::store::MessageVersion;
-
-/// How long the record of an announcement is waited for.
-const RECORD_TIME: Duration = Duration::from_secs(2);
-const RECORD_POLL_INTERVAL: Duration = Duration::from_millis(3);
 
 /// A pinned message.
 #[derive(Debug, Clone)]
@@ -78,27 +71,6 @@ impl Messages {
         let message = message_ref(permit.room(), id);
         let found = self.find(&message, permit.hidden_seq()).await?;
         Ok(found.into())
-    }
-
-    /// A message after an edit that was announced at this number. The announcement is recorded with the
-    /// message a moment later.
-    ///
-    /// # Errors
-    /// `not_found`, `unavailable`.
-    pub async fn edited(
-        &self,
-        permit: &Permit<Reading>,
-        made: Made,
-    ) -> Result<CurrentMessage, Refusal> {
-        let message = message_ref(permit.room(), made.id);
-        let deadline = Instant::now() + RECORD_TIME;
-        loop {
-            let found = self.find(&message, permit.hidden_seq()).await?;
-            if found.form.version >= made.seq || Instant::now() > deadline {
-                return Ok(found.into());
-            }
-            tokio::time::sleep(RECORD_POLL_INTERVAL).await;
-        }
     }
 
     /// The forms that a message has had, oldest first. A deleted message has none.

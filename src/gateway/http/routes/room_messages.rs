@@ -51,10 +51,10 @@ pub(in crate::gateway::http) async fn patch(
     let content = request.fields.content.as_ref();
     charge(&state, &account.identity, content.map_or(0, String::len))?;
     let user = &account.identity.user;
-    let made = messages
+    messages
         .edit(permit, user, id, request.fields, version)
         .await?;
-    let message = messages.edited(&reading, made).await?;
+    let message = messages.message(&reading, id).await?;
     Ok(Reply::ok(&current_json(&message)))
 }
 
