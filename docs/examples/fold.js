@@ -3,7 +3,7 @@
 // Each kind of change has its own number, and the larger number wins, so that events may come twice:
 //   content    the larger `version` (a message without one has its own `seq`)
 //   reactions  the larger `seq` of reactions_changed (`reactions_seq` in history)
-//   pin        the larger `seq` of message_pinned and message_unpinned
+//   pin        the larger `seq` of message_pinned and message_unpinned (`pinned_seq` in history)
 //   deletion   final: neither an older nor a newer event brings content back
 // After `gap` or `room_reset` events are missing: read the history again, and start with fold.room().
 const fold = {
@@ -25,10 +25,7 @@ const fold = {
       case "message_pinned":
       case "message_unpinned": {
         const entry = fold.entry(room, event.id, event.target_seq);
-        if (entry.deleted || event.seq <= entry.pinSeq) return null;
-        entry.pinSeq = event.seq;
-        entry.pinned = name === "message_pinned";
-        return entry;
+        return fold.pin(entry, name === "message_pinned", event.seq) ? entry : null;
       }
       default:
         return null;
@@ -49,8 +46,9 @@ const fold = {
     const entry = fold.entry(room, message.id, message.seq);
     if (message.deleted) return fold.deletion(room, { id: message.id, target_seq: message.seq });
     const hasReactions = fold.reactions(entry, message.reactions ?? [], message.reactions_seq ?? 0);
+    const hasPin = fold.pin(entry, message.pinned ?? false, message.pinned_seq ?? 0);
     const version = message.version ?? message.seq;
-    if (entry.deleted || version <= entry.version) return hasReactions ? entry : null;
+    if (entry.deleted || version <= entry.version) return hasReactions || hasPin ? entry : null;
     entry.version = version;
     entry.message = message;
     return entry;
@@ -67,6 +65,13 @@ const fold = {
     if (entry.deleted || seq <= entry.reactionsSeq) return false;
     entry.reactionsSeq = seq;
     entry.reactions = reactions;
+    return true;
+  },
+
+  pin(entry, pinned, seq) {
+    if (entry.deleted || seq <= entry.pinSeq) return false;
+    entry.pinSeq = seq;
+    entry.pinned = pinned;
     return true;
   },
 

@@ -1,4 +1,4 @@
-// The fold of the example page: whatever is replayed, from any point, the same messages are shown.
+// The fold of the example page: replays from any point, and histories of any age, end in the same messages.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -50,7 +50,13 @@ function randomEvents(next) {
 const applied = (events) => {
     const room = fold.room();
     for (const [name, event] of events) fold.apply(room, name, event);
-    return JSON.parse(JSON.stringify(fold.sorted(room)));
+    const entries = JSON.parse(JSON.stringify(fold.sorted(room)));
+    // A message of a history brings its state along; the entry has it.
+    const state = ['reactions', 'reactions_seq', 'pinned', 'pinned_seq'];
+    for (const { message } of entries) {
+        if (message) state.forEach((key) => delete message[key]);
+    }
+    return entries;
 };
 
 test('replays from any point end in the same state', () => {
@@ -64,6 +70,28 @@ test('replays from any point end in the same state', () => {
             at = end;
         }
         assert.deepEqual(applied(replayed), applied(events), `seed ${seed}`);
+    }
+});
+
+/** The messages that a history shows after these events. */
+function history(events) {
+    return applied(events).map(({ message, id, seq, deleted, reactions, reactionsSeq, pinned, pinSeq }) => {
+        if (deleted) return { id, seq, deleted };
+        const shown = { ...message };
+        if (reactionsSeq) Object.assign(shown, { reactions, reactions_seq: reactionsSeq });
+        if (pinSeq) Object.assign(shown, { pinned, pinned_seq: pinSeq });
+        return shown;
+    });
+}
+
+test('a history, and the events since an earlier number, end in the same state', () => {
+    for (let seed = 1; seed <= 200; seed++) {
+        const next = randomNumbers(seed);
+        const events = randomEvents(next);
+        const asOf = next(events.length);
+        const page = history(events.slice(0, asOf)).map((message) => ['message', message]);
+        const later = events.slice(next(asOf + 1));
+        assert.deepEqual(applied([...page, ...later]), applied(events), `seed ${seed}`);
     }
 });
 
