@@ -26,7 +26,8 @@ pub enum ReplayFrom {
         limit: Option<u64>,
     },
     /// As `from`, but never the messages up to `floor`, which the client may not see: they don't count
-    /// as missed either. Made by [`ReplayFrom::above`].
+    /// as missed either, and changes of them are not delivered while the connection is attached. Made by
+    /// [`ReplayFrom::above`].
     Above {
         /// A number of the current numbering.
         floor: u64,
@@ -39,7 +40,7 @@ impl ReplayFrom {
     /// The same without the messages up to `floor`, which the client may not see.
     #[must_use]
     pub fn above(self, floor: u64) -> Self {
-        if floor == 0 || self == Self::Live {
+        if floor == 0 {
             return self;
         }
         let from = Box::new(self);
@@ -64,6 +65,23 @@ impl ReplayFrom {
             other => other.clone(),
         };
         (from, floor)
+    }
+
+    /// The number up to which messages are hidden from the client; 0 where none are.
+    pub(super) fn hidden_seq(&self) -> u64 {
+        match self {
+            Self::Above { floor, .. } => *floor,
+            Self::Live | Self::Last(_) | Self::Since { .. } => 0,
+        }
+    }
+
+    /// Whether the client requests new messages only.
+    pub(super) fn is_live(&self) -> bool {
+        match self {
+            Self::Live => true,
+            Self::Above { from, .. } => from.is_live(),
+            Self::Last(_) | Self::Since { .. } => false,
+        }
     }
 
     /// The epoch in which the client's position counts, if it has named one.

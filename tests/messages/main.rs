@@ -8,6 +8,7 @@ mod cluster;
 mod deletions;
 mod editors;
 mod fixture;
+mod hidden_changes;
 mod measure;
 mod mentions;
 mod positions;

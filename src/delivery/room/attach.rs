@@ -122,7 +122,7 @@ impl RoomFeed {
             self.begin_chat_feed(context);
         }
         outcome.is_ahead = self.is_behind(&outcome.head);
-        if request.start == ReplayFrom::Live
+        if request.start.is_live()
             && let Some(current) = self.plan_to_go_on(request.outlet.conn())
         {
             plan = current;
@@ -158,6 +158,7 @@ impl RoomFeed {
         self.occupants.insert(Occupant {
             outlet,
             position: plan.position,
+            hidden_seq: request.start.hidden_seq(),
             changes_from: roster.version,
             ticket,
             replay: Some(Box::new(Replay {

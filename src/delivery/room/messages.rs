@@ -133,10 +133,14 @@ impl RoomFeed {
         let (at, seq, kind) = (at.clone(), entry.seq, entry.kind);
         let shared = SharedEvent::new(Event::Message(self.replays.prepare(entry)));
         self.replays.push(&at, &shared);
+        let mut changed_message = None;
         if kind == EntryKind::Change
             && let Event::Message(entry) = shared.event()
         {
             self.replays.apply(entry);
+            if self.room.kind() == RoomKind::Chat {
+                changed_message = self.occupants.hidden_target(entry);
+            }
         }
         if !kind.is_delivered() {
             // An entry of a newer node: the cursor has moved past it, and clients don't receive it.
@@ -145,6 +149,10 @@ impl RoomFeed {
         let (mut delivered, mut without_capacity) = (0, Vec::new());
         for occupant in self.occupants.live() {
             if occupant.position >= seq {
+                continue;
+            }
+            // An occupant from which the message is hidden moves past the change without it.
+            if changed_message.is_some_and(|target| target <= occupant.hidden_seq) {
                 continue;
             }
             if occupant.outlet.offer(&shared) {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::super::context::Context;
 use super::super::{Event, Outlet, SharedEvent};
 use super::RoomFeed;
+use crate::backplane::{AppliedChange, Entry};
 use crate::domain::{ConnId, Epoch, Head, UserId};
 
 /// The most changes of occupants to hold for one joining connection. If there are more, a new
@@ -23,6 +24,9 @@ pub(super) struct Occupant {
     pub outlet: Arc<dyn Outlet>,
     /// Messages up to this `seq` are not sent to it any more.
     pub position: u64,
+    /// Messages up to this `seq` are hidden from its user, who became a member of the chat later. Changes
+    /// of them are not sent to it. 0 where none are.
+    pub hidden_seq: u64,
     /// Changes up to this version are contained in the `room_users` that it has received.
     pub changes_from: u64,
     /// Tells this join of the connection from its other ones.
@@ -93,6 +97,15 @@ impl Occupant {
         }
     }
 
+    /// Whether the entry is a change of a message that is hidden from the occupant.
+    fn hides(&self, entry: &Entry) -> bool {
+        if self.hidden_seq == 0 {
+            return false;
+        }
+        let changed = AppliedChange::of(entry);
+        changed.is_some_and(|change| change.target() <= self.hidden_seq)
+    }
+
     fn opening(&self) -> Option<&Opening> {
         self.replay.as_ref()?.opening.as_ref()
     }
@@ -159,8 +172,9 @@ impl Occupant {
         };
         sent.needs_roster |= self.open_if_due();
         self.position = entry.seq;
-        // Clients don't receive an entry of a newer node; the replay moves past it all the same.
-        if entry.kind.is_delivered() {
+        // Clients don't receive an entry of a newer node, nor a change of a message that is hidden from
+        // them; the replay moves past it all the same.
+        if entry.kind.is_delivered() && !self.hides(entry) {
             self.outlet.deliver(shared);
             sent.delivered += 1;
         }
@@ -205,6 +219,14 @@ impl Occupants {
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Occupant> {
         self.list.iter_mut()
+    }
+
+    /// The message of a change, if it may be hidden from one of the occupants.
+    pub fn hidden_target(&self, entry: &Entry) -> Option<u64> {
+        if self.list.iter().all(|occupant| occupant.hidden_seq == 0) {
+            return None;
+        }
+        Some(AppliedChange::of(entry)?.target())
     }
 
     pub fn get(&self, conn: &ConnId) -> Option<&Occupant> {
