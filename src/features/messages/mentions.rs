@@ -11,7 +11,8 @@ use crate::domain::policy::{Permit, Sending};
 use crate::domain::{Refusal, RoomId, RoomKind, UserId};
 use crate::store::{ChatStore, DirectoryStore, MAX_NAMES};
 
-/// Rooms with more users than this are mentioned as a whole, by owners and admins only.
+/// `@here` lists at most this many users. `@channel` lists no more either: chats with more members are
+/// mentioned as a whole, by owners and admins only.
 const MAX_LISTED: usize = 100;
 /// The name that stands for all members of a room in a message's `mentions`.
 const ALL_MEMBERS: &str = "@channel";
@@ -79,41 +80,30 @@ impl Mentions {
             users.extend(ids);
         }
         if named.here {
-            self.add(&mut users, self.occupants(room).await?, permit);
+            users.extend(self.occupants(room, sender).await?);
         }
         if named.channel {
-            self.add(&mut users, self.members(room).await?, permit);
+            match self.members(room).await? {
+                Some(members) => users.extend(members),
+                None if permit.is_moderator() => {
+                    users.insert(UserId::trusted(ALL_MEMBERS));
+                }
+                None => {}
+            }
         }
         users.remove(sender);
         Ok(users.into_iter().collect())
     }
 
-    /// Adds a group of users. `None`: too many to list.
-    fn add(
-        &self,
-        users: &mut BTreeSet<UserId>,
-        group: Option<Vec<UserId>>,
-        permit: &Permit<Sending>,
-    ) {
-        match group {
-            Some(group) => users.extend(group),
-            None if permit.is_moderator() => {
-                users.insert(UserId::trusted(ALL_MEMBERS));
-            }
-            None => {}
-        }
+    /// Users that are in the room, without the sender.
+    async fn occupants(&self, room: &RoomId, sender: &UserId) -> Result<Vec<UserId>, Refusal> {
+        let page = self.presence.members(room, None, MAX_LISTED + 1).await?;
+        let users = page.members.into_iter().map(|(user, _)| user);
+        let others = users.filter(|user| user != sender);
+        Ok(others.take(MAX_LISTED).collect())
     }
 
-    async fn occupants(&self, room: &RoomId) -> Result<Option<Vec<UserId>>, Refusal> {
-        let page = self.presence.members(room, None, MAX_LISTED).await?;
-        if page.next.is_some() {
-            return Ok(None);
-        }
-        Ok(Some(
-            page.members.into_iter().map(|(user, _)| user).collect(),
-        ))
-    }
-
+    /// The members of the room's chat. `None`: too many to list.
     async fn members(&self, room: &RoomId) -> Result<Option<Vec<UserId>>, Refusal> {
         let (Some(chats), Some(chat)) = (&self.chats, chat_of(room)) else {
             return Ok(Some(Vec::new()));

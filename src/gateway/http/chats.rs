@@ -150,16 +150,31 @@ impl AccountInRoom {
         policy::may_read(&self.identity.scope, self.relation, &self.room, self.member)
     }
 
+    /// Of an admin with the rights of a moderator.
+    ///
     /// # Errors
     /// `forbidden`, `not_in_room`.
     pub fn may_send(&self) -> Result<Permit<Sending>, Refusal> {
-        policy::may_send(&self.identity.scope, self.relation, &self.room, self.member)
+        let scope = &self.identity.scope;
+        let permit = policy::may_send(scope, self.relation, &self.room, self.member)?;
+        Ok(permit.of_admin(self.identity.is_admin()))
     }
 
+    /// The right of an account to delete messages of the room. An admin has it in every room.
+    ///
     /// # Errors
-    /// `forbidden`, `not_in_room`.
-    pub fn may_delete(&self) -> Result<Permit<Deleting>, Refusal> {
-        policy::may_delete(&self.identity.scope, self.relation, &self.room, self.member)
+    /// As [`find`](Self::find); `forbidden`, `not_in_room`.
+    pub async fn deleter(
+        identity: &Identity,
+        state: &HttpState,
+        room: RoomId,
+    ) -> Result<Permit<Deleting>, Refusal> {
+        if identity.is_admin() {
+            return policy::may_delete(&identity.scope, Relation::Service, &room, None);
+        }
+        let account = Self::of(identity.clone(), state, room).await?;
+        let scope = &account.identity.scope;
+        policy::may_delete(scope, account.relation, &account.room, account.member)
     }
 }
 

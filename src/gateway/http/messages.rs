@@ -10,7 +10,7 @@ use super::HttpState;
 use super::chats::{AccountInRoom, CallingAccount};
 use super::extract::path_parameter;
 use crate::auth::Identity;
-use crate::domain::policy::{self, Deleting, Permit, Reading, Relation, Sending};
+use crate::domain::policy::{Deleting, Permit, Reading, Sending};
 use crate::domain::{Cost, Emoji, Refusal, RoomId};
 use crate::features::messages::{Messages, ReadingUser, not_configured};
 use crate::gateway::wire::message_id;
@@ -79,10 +79,9 @@ impl FromRequestParts<Arc<HttpState>> for SenderInRoom {
     ) -> Result<Self, Refusal> {
         let messages = messages(state)?;
         let account = AccountInRoom::from_request_parts(parts, state).await?;
-        let permit = account.may_send()?;
         Ok(Self {
             messages,
-            permit: permit.of_admin(account.identity.is_admin()),
+            permit: account.may_send()?,
             account,
         })
     }
@@ -105,13 +104,7 @@ impl FromRequestParts<Arc<HttpState>> for DeleterInRoom {
         let messages = messages(state)?;
         let room = path_parameter(parts, "room_id", RoomId::parse).await?;
         let CallingAccount { identity, .. } = CallingAccount::find(&parts.headers, state).await?;
-        let permit = if identity.is_admin() {
-            policy::may_delete(&identity.scope, Relation::Service, &room, None)?
-        } else {
-            AccountInRoom::of(identity.clone(), state, room)
-                .await?
-                .may_delete()?
-        };
+        let permit = AccountInRoom::deleter(&identity, state, room).await?;
         Ok(Self {
             messages,
             identity,
