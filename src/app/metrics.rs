@@ -149,6 +149,7 @@ mod tests {
         ("messages_duplicate", "counter"),
         ("messages_in", "counter"),
         ("messages_out", "counter"),
+        ("messages_without_mentions", "counter"),
         ("outbox_failed", "counter"),
         ("outbox_published", "counter"),
         ("outbox_retries", "counter"),

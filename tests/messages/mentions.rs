@@ -1,8 +1,12 @@
 //! Mentions.
 
+use std::time::{Duration, Instant};
+
+use hubbub_test_support::database::{DatabaseKind, DatabaseServer};
+use hubbub_test_support::node::SharedStorage;
 use serde_json::{Value, json};
 
-use crate::fixture::{User, eventually, node, room};
+use crate::fixture::{OPEN, SECRET, UNLIMITED, User, eventually, node, occupant, room, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_resolves_mentions() {
@@ -68,4 +72,82 @@ async fn an_edit_mentions_only_those_it_names_newly() {
         .await;
     assert_eq!(edited.get("mentions"), None);
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn here_lists_a_hundred_users_of_a_larger_room() {
+    let node = node(&[]).await;
+    let sender = occupant(&node, "u000", "lobby").await;
+    let mut others = Vec::new();
+    for number in 1..=101 {
+        others.push(occupant(&node, &format!("u{number:03}"), "lobby").await);
+    }
+    for content in ["@here", "@channel"] {
+        let sent = send(&sender, "lobby", content).await;
+        sender
+            .eventually("the message", |sender| {
+                let messages = sender.events("message");
+                messages.iter().any(|message| message["id"] == sent["id"])
+            })
+            .await;
+        let message = sender.events("message").pop().unwrap();
+        let mentions = message["mentions"].as_array().unwrap();
+        assert_eq!(mentions.len(), 100, "{content}");
+        assert_eq!(
+            (&mentions[0], &mentions[99]),
+            (&json!("u001"), &json!("u100"))
+        );
+    }
+    node.stop().await;
+}
+
+/// A database that has stopped responding: first the node does not know it, then it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_database_messages_are_sent_without_mentions() {
+    let server = DatabaseServer::start(DatabaseKind::Postgres);
+    let storage = SharedStorage::new(&server.create_database("hubbub"));
+    let app = storage.start_node(&[SECRET, OPEN, UNLIMITED]).await;
+    let ann = User::sign_up(app.address(), "ann").await;
+    let bob = User::sign_up(app.address(), "bob").await;
+    let writer = ann.connect().await;
+    writer.done("join", json!({"room_id": "lobby"})).await;
+    let root = send(&writer, "lobby", "hello").await;
+    let mentioned = |id: Value| {
+        let writer = &writer;
+        async move {
+            writer
+                .eventually("the message", |writer| {
+                    let messages = writer.events("message");
+                    messages.iter().any(|message| message["id"] == id)
+                })
+                .await;
+            let messages = writer.events("message");
+            let message = messages.iter().find(|message| message["id"] == id);
+            message.unwrap()["mentions"].clone()
+        }
+    };
+    let sent = send(&writer, "lobby", "@bob").await;
+    assert_eq!(mentioned(sent["id"].clone()).await, json!([bob.id]));
+    server.signal("-STOP");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        let began = Instant::now();
+        let sent = send(&writer, "lobby", "@bob").await;
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+        assert_eq!(mentioned(sent["id"].clone()).await, Value::Null);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let reply = json!({"room_id": "lobby", "content": "x", "thread_id": root["id"]});
+    assert_eq!(writer.ask("message", reply).await["code"], "unavailable");
+    server.signal("-CONT");
+    let found = || async {
+        let sent = send(&writer, "lobby", "@bob").await;
+        mentioned(sent["id"].clone()).await
+    };
+    eventually("mentions", found, |mentions| *mentions == json!([bob.id])).await;
+    app.stop().await;
 }

@@ -18,6 +18,11 @@ impl Messaging {
                 "Sends recognised as repeats of an earlier send",
                 counters.duplicates.get(),
             ),
+            Sample::counter(
+                "messages_without_mentions",
+                "Messages sent without the users that they mention, because the database was away or slow",
+                counters.without_mentions.get(),
+            ),
             Sample::counter("joins", "Joins answered positively", counters.joins.get()),
             Sample::histogram(
                 "append_seconds",

@@ -45,6 +45,8 @@ pub struct MessagingCounters {
     pub sent: Counter,
     /// Sends that repeated an earlier one and appended nothing.
     pub duplicates: Counter,
+    /// Messages that were sent without their mentions.
+    pub without_mentions: Counter,
     /// Joins that succeeded.
     pub joins: Counter,
     /// Seconds that the backplane took for each append.

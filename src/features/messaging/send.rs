@@ -1,11 +1,15 @@
 //! Sending messages.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Appended, Commit, ConnectionState, Messaging};
 use crate::domain::policy::{Action, Permit, Sending};
 use crate::domain::{MessageFields, NewMessage, Refusal, RoomId, RoomKind, UserId, Username};
 use crate::features::messages::{Mentions, not_configured};
+
+/// How long a message waits for the ids of the users that it mentions. Then it is sent without them:
+/// where messages are acknowledged without the database, a database that is away must not stop them.
+const MENTIONS_TIMEOUT: Duration = Duration::from_millis(200);
 
 impl Messaging {
     /// Sends a message in the name of the connection's user. Returns as soon as the message has its
@@ -77,7 +81,8 @@ impl Messaging {
         Ok((appended, commit))
     }
 
-    /// Checks the thread that a message names, and finds the users that it mentions.
+    /// Checks the thread that a message names, and finds the users that it mentions: none while the
+    /// database is away or slow.
     ///
     /// # Errors
     /// `bad_request`, `not_found`, `message_deleted`, `not_configured`, `unavailable`.
@@ -95,7 +100,22 @@ impl Messaging {
         if !Mentions::are_possible(&fields.content) || permit.room().kind() == RoomKind::Broadcast {
             return Ok(Vec::new());
         }
-        messages.mentions.of(permit, user, &fields.content).await
+        let mentions = messages.mentions.of(permit, user, &fields.content);
+        if self.archive_status().is_some_and(|status| !status.is_up) {
+            self.counters.without_mentions.add(1);
+            return Ok(Vec::new());
+        }
+        match tokio::time::timeout(MENTIONS_TIMEOUT, mentions).await {
+            Ok(Ok(mentions)) => return Ok(mentions),
+            Ok(Err(refusal)) => {
+                tracing::debug!(room = %permit.room(), ?refusal, "a message is sent without its mentions");
+            }
+            Err(_) => {
+                tracing::debug!(room = %permit.room(), "mentions were not found in time");
+            }
+        }
+        self.counters.without_mentions.add(1);
+        Ok(Vec::new())
     }
 
     /// Returns when every event of the room that had arrived before the call has been offered to
