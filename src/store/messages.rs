@@ -35,9 +35,19 @@ pub struct Changer {
     pub hidden_seq: u64,
 }
 
-/// Makes the new record of an edited message from its present one. The error is returned to the caller.
+/// The new form of an edited message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EditedRecord {
+    /// The record.
+    pub record: Bytes,
+    /// The users that the record mentions; `None` if they are the same as before.
+    pub mentions: Option<Vec<UserId>>,
+}
+
+/// Makes the new form of an edited message from its present record, inside the transaction. The error is
+/// returned to the caller.
 pub type EditRecord = std::sync::Arc<
-    dyn Fn(&[u8]) -> std::result::Result<Bytes, crate::domain::Refusal> + Send + Sync,
+    dyn Fn(&[u8]) -> std::result::Result<EditedRecord, crate::domain::Refusal> + Send + Sync,
 >;
 
 /// An edit of a message.
@@ -51,8 +61,6 @@ pub struct MessageEdit {
     pub version: Option<u64>,
     /// Makes the new record.
     pub record: EditRecord,
-    /// The users that the new content mentions.
-    pub mentions: Vec<UserId>,
 }
 
 /// A change that was made, or had been made before.

@@ -49,8 +49,8 @@ pub use idempotency::{
 pub use invites::{InviteStore, NewInvite};
 pub use jobs::{JobEnd, JobQueue};
 pub use messages::{
-    Announced, ChangeOutcome, ChangeRow, Changed, Changer, EditRecord, MAX_PINS, MessageEdit,
-    MessageRef, MessageState, MessageStore, MessageVersion, Pin, PublishedChange,
+    Announced, ChangeOutcome, ChangeRow, Changed, Changer, EditRecord, EditedRecord, MAX_PINS,
+    MessageEdit, MessageRef, MessageState, MessageStore, MessageVersion, Pin, PublishedChange,
     REACTIONS_INTERVAL_MS, ReactionChange, StoredMessage, ThreadState,
 };
 pub use outbox::{Claim, NewRow, Outbox, OutboxId, OutboxRow, RowState};

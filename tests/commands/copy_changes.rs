@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hubbub::domain::{Emoji, RoomId};
 use hubbub::store::sql::SqlStore;
 use hubbub::store::{
-    ArchiveTransfer as _, ArchivedEntry, Changer, MessageEdit, MessageRef, MessageStore as _,
-    ReactionChange,
+    ArchiveTransfer as _, ArchivedEntry, Changer, EditedRecord, MessageEdit, MessageRef,
+    MessageStore as _, ReactionChange,
 };
 use hubbub_test_support::database::TestDatabase;
 
@@ -27,16 +27,19 @@ async fn change(store: &SqlStore, room: &RoomId, entries: &[ArchivedEntry], firs
         id: entry.id,
     };
     let [edited, deleted, pinned, liked] = [0, 1, 2, 3].map(|index| &entries[first + index]);
+    let mentioned = liked.user.clone();
     let edit = MessageEdit {
         message: of(edited),
         by: by(edited),
         version: None,
-        record: Arc::new(|record: &[u8]| {
+        record: Arc::new(move |record: &[u8]| {
             let text = std::str::from_utf8(record).unwrap();
             let text = text.replacen("\"content\":\"", "\"content\":\"edited ", 1);
-            Ok(text.into())
+            Ok(EditedRecord {
+                record: text.into(),
+                mentions: Some(vec![mentioned.clone()]),
+            })
         }),
-        mentions: vec![liked.user.clone()],
     };
     store.edit(&edit).await.unwrap();
     store.delete(&of(deleted), &by(deleted)).await.unwrap();

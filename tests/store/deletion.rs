@@ -230,7 +230,7 @@ async fn messages_of_a_deleted_user_lose_the_name_in_steps_that_go_on_in_another
 
 /// Versions of an edited message have the name, too.
 async fn versions_lose_the_name_and_positions_are_removed(test: &TestStore) {
-    use hubbub::store::{Changer, MessageEdit, MessageRef, MessageStore as _};
+    use hubbub::store::{Changer, EditedRecord, MessageEdit, MessageRef, MessageStore as _};
 
     let store = &test.store;
     let user = create(store).await;
@@ -239,7 +239,10 @@ async fn versions_lose_the_name_and_positions_are_removed(test: &TestStore) {
     test.commit(&in_room("a", std::slice::from_ref(&original)))
         .await;
     let edited = String::from_utf8(original.record.to_vec()).unwrap();
-    let edited = edited.replace("\"hi\"", "\"hello\"");
+    let edited = EditedRecord {
+        record: edited.replace("\"hi\"", "\"hello\"").into(),
+        mentions: Some(vec![UserId::trusted(&id), UserId::trusted("bob")]),
+    };
     let edit = MessageEdit {
         message: MessageRef {
             room: RoomId::trusted("a"),
@@ -251,8 +254,7 @@ async fn versions_lose_the_name_and_positions_are_removed(test: &TestStore) {
             hidden_seq: 0,
         },
         version: None,
-        record: Arc::new(move |_: &[u8]| Ok(edited.clone().into())),
-        mentions: vec![UserId::trusted(&id), UserId::trusted("bob")],
+        record: Arc::new(move |_: &[u8]| Ok(edited.clone())),
     };
     store.edit(&edit).await.unwrap();
     for user in [&id, "bob"] {

@@ -12,8 +12,8 @@ use hubbub::backplane::{
 use hubbub::domain::{Head, NewMessage, RoomId, UserId, Username};
 use hubbub::outbox::Worker;
 use hubbub::store::{
-    Announced, ArchiveStore, ChangeOutcome, Changer, MessageEdit, MessageRef, MessageStore as _,
-    Outbox, OutboxRow,
+    Announced, ArchiveStore, ChangeOutcome, Changer, EditedRecord, MessageEdit, MessageRef,
+    MessageStore as _, Outbox, OutboxRow,
 };
 use hubbub_test_support::database::DatabaseKind;
 use tokio::sync::watch;
@@ -186,8 +186,12 @@ async fn measure_edits(kind: DatabaseKind, rate: u32) {
                 hidden_seq: 0,
             },
             version: None,
-            record: Arc::new(move |_| Ok(Bytes::from(format!("{{\"content\":\"{number}\"}}")))),
-            mentions: Vec::new(),
+            record: Arc::new(move |_| {
+                Ok(EditedRecord {
+                    record: Bytes::from(format!("{{\"content\":\"{number}\"}}")),
+                    mentions: None,
+                })
+            }),
         };
         let (store, publications) = (test.store.clone(), publications.clone());
         calls.spawn(async move {

@@ -75,16 +75,12 @@ impl Messages {
         self.messaging
             .authorize_sending(user, permit.room())
             .await?;
-        let message = message_ref(permit.room(), id);
-        let mentions = self
-            .mentions_of_edit(&permit, user, &message, &fields)
-            .await?;
+        let mentions = self.mentions_of_edit(&permit, user, &fields).await?;
         let edit = MessageEdit {
-            record: fields.into_edit(mentions.clone(), self.messaging.limits().clone()),
-            message,
+            record: fields.into_edit(mentions, self.messaging.limits().clone()),
+            message: message_ref(permit.room(), id),
             by: changer(&permit, user),
             version,
-            mentions,
         };
         self.change(permit.room(), id, &Change::Edit(edit)).await
     }

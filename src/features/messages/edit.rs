@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::Messages;
 use crate::backplane::EditableRecord;
 use crate::domain::policy::{Permit, Sending};
 use crate::domain::{Code, Limits, MessageBody, Refusal, UserId};
-use crate::store::{EditRecord, MessageRef};
+use crate::store::{EditRecord, EditedRecord};
 
 /// A new value of an optional field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,7 +47,8 @@ pub struct EditFields {
 }
 
 impl EditFields {
-    /// The function that makes the new record from the present one.
+    /// The function that makes the new record from the present one. `mentions`: those of the new content;
+    /// without a new content the record keeps its own.
     pub(super) fn into_edit(self, mentions: Vec<UserId>, limits: Limits) -> EditRecord {
         Arc::new(move |record| self.edited(record, &mentions, &limits))
     }
@@ -59,7 +58,7 @@ impl EditFields {
         record: &[u8],
         mentions: &[UserId],
         limits: &Limits,
-    ) -> Result<Bytes, Refusal> {
+    ) -> Result<EditedRecord, Refusal> {
         let mut record = EditableRecord::decode(record).ok_or_else(damaged)?;
         if let Some(content) = &self.content {
             record.content.clone_from(content);
@@ -87,7 +86,10 @@ impl EditFields {
             attachment_urls: &record.attachment_urls,
         }
         .check(limits)?;
-        Ok(record.encode())
+        Ok(EditedRecord {
+            record: record.encode(),
+            mentions: self.content.as_ref().map(|_| mentions.to_vec()),
+        })
     }
 }
 
@@ -97,28 +99,17 @@ fn damaged() -> Refusal {
 }
 
 impl Messages {
-    /// The users that the message will mention after the edit.
+    /// The users that the new content mentions.
     pub(super) async fn mentions_of_edit(
         &self,
         permit: &Permit<Sending>,
         user: &UserId,
-        message: &MessageRef,
         fields: &EditFields,
     ) -> Result<Vec<UserId>, Refusal> {
-        if let Some(content) = &fields.content {
-            let mentions = &self.parts.mentions;
-            return mentions.of(permit, user, content).await;
+        match &fields.content {
+            Some(content) => self.parts.mentions.of(permit, user, content).await,
+            None => Ok(Vec::new()),
         }
-        let found = self.find(message, permit.hidden_seq()).await?;
-        if found.record.is_empty() {
-            return Ok(Vec::new());
-        }
-        let record = EditableRecord::decode(&found.record).ok_or_else(damaged)?;
-        Ok(record
-            .mentions
-            .iter()
-            .map(|user| UserId::trusted(user))
-            .collect())
     }
 }
 
@@ -130,8 +121,11 @@ mod tests {
 
     fn edited(fields: EditFields, mentions: &[&str]) -> Result<String, Refusal> {
         let mentions: Vec<UserId> = mentions.iter().map(|user| UserId::trusted(user)).collect();
-        let record = fields.into_edit(mentions, Limits::default())(RECORD.as_bytes())?;
-        Ok(String::from_utf8(record.to_vec()).unwrap())
+        let has_content = fields.content.is_some();
+        let edited = fields.into_edit(mentions.clone(), Limits::default())(RECORD.as_bytes())?;
+        let expected = if has_content { Some(mentions) } else { None };
+        assert_eq!(edited.mentions, expected, "as in the record");
+        Ok(String::from_utf8(edited.record.to_vec()).unwrap())
     }
 
     #[test]

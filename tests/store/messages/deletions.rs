@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hubbub::domain::{FormContent, MessageChangeKind, UserId};
+use hubbub::domain::{FormContent, MessageChangeKind};
 use hubbub::store::{
     Announced, ArchiveStore as _, ChangeOutcome, Changer, DeletableContent, IdempotencyStore as _,
-    IdempotentRequest, MessageEdit, MessageStore as _, StoredAnswer, StoredKind,
+    IdempotentRequest, MessageStore as _, StoredAnswer, StoredKind,
 };
 use hubbub_test_support::database::DatabaseKind;
 use serde_json::json;
@@ -107,10 +107,7 @@ async fn the_text_of_a_deleted_message_is_in_no_column(test: &TestStore) {
     let entry = post(test, 41, "ann", &long).await;
     for (number, seq) in (1..=3).zip(100..) {
         let text = format!("{number} {CANARY}");
-        let edit = MessageEdit {
-            mentions: vec![UserId::trusted("bob")],
-            ..edit_of(&entry, &text, None)
-        };
+        let edit = with_mentions(edit_of(&entry, &text, None), Some(&["bob"]));
         store.edit(&edit).await.unwrap();
         publish(test, seq).await;
     }

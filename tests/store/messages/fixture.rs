@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hubbub::domain::{Emoji, Epoch, MessageChangeKind, Reaction, RoomId, Timestamp, UserId};
 use hubbub::store::{
-    Announced, ArchivedEntry, ChangeOutcome, ChangeRow, Changer, EditRecord, MessageEdit,
-    MessageRef, MessageStore, Outbox as _, OutboxRow, PublishedChange, ReactionChange, StoredKind,
+    Announced, ArchivedEntry, ChangeOutcome, ChangeRow, Changer, EditRecord, EditedRecord,
+    MessageEdit, MessageRef, MessageStore, Outbox as _, OutboxRow, PublishedChange, ReactionChange,
+    StoredKind,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -67,14 +68,31 @@ pub fn by(user: &str) -> Changer {
     }
 }
 
-/// Replaces the content.
+/// Replaces the content, by one that mentions nobody.
 pub fn new_content(content: &str) -> EditRecord {
     let content = content.to_owned();
     Arc::new(move |record: &[u8]| {
         let mut record: Value = serde_json::from_slice(record).unwrap();
         record["content"] = content.clone().into();
-        Ok(Bytes::from(record.to_string()))
+        Ok(EditedRecord {
+            record: Bytes::from(record.to_string()),
+            mentions: Some(Vec::new()),
+        })
     })
+}
+
+/// The same edit, after which the message mentions these users; `None`: the same users as before.
+pub fn with_mentions(edit: MessageEdit, users: Option<&[&str]>) -> MessageEdit {
+    let mentions: Option<Vec<UserId>> =
+        users.map(|users| users.iter().map(|user| UserId::trusted(user)).collect());
+    let make = edit.record;
+    MessageEdit {
+        record: Arc::new(move |record: &[u8]| {
+            let mentions = mentions.clone();
+            make(record).map(|edited| EditedRecord { mentions, ..edited })
+        }),
+        ..edit
+    }
 }
 
 pub fn edit_of(entry: &ArchivedEntry, content: &str, version: Option<u64>) -> MessageEdit {
@@ -87,7 +105,6 @@ pub fn edit_of(entry: &ArchivedEntry, content: &str, version: Option<u64>) -> Me
         },
         version,
         record: new_content(content),
-        mentions: Vec::new(),
     }
 }
 

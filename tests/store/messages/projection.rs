@@ -1,7 +1,7 @@
 //! Replies and mentions: written with their messages, and what is read of them.
 
 use hubbub::domain::UserId;
-use hubbub::store::{ArchiveStore as _, Fence, MessageEdit, MessageStore as _, ThreadState};
+use hubbub::store::{ArchiveStore as _, Fence, MessageStore as _, ThreadState};
 use hubbub_test_support::database::DatabaseKind;
 use serde_json::json;
 
@@ -95,11 +95,11 @@ async fn every_way_to_commit_adds_them(test: &TestStore) {
 async fn an_edit_replaces_the_mentions(test: &TestStore) {
     let fields = json!({"content": "x", "mentions": ["bob", "eve"]});
     let entry = post_with(test, 1, "ann", fields).await;
-    let edit = MessageEdit {
-        mentions: vec![UserId::trusted("eve"), UserId::trusted("joe")],
-        ..edit_of(&entry, "y", None)
-    };
+    let edit = with_mentions(edit_of(&entry, "y", None), Some(&["eve", "joe"]));
     test.store.edit(&edit).await.unwrap();
+    // An edit without a new content leaves them as they are.
+    let title = with_mentions(edit_of(&entry, "z", None), None);
+    test.store.edit(&title).await.unwrap();
     let expected = texts(&["1 eve ann", "1 joe ann"]);
     assert_eq!(rows(test).await.1, expected);
     // A repeat of the commit doesn't bring the first ones back.

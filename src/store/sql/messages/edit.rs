@@ -1,7 +1,5 @@
 //! Edits a message.
 
-use bytes::Bytes;
-
 use super::target::{self, NewChange, StateRow, Target};
 use super::{loaded, state};
 use crate::domain::{MessageChangeKind, UserId};
@@ -11,7 +9,7 @@ use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::args;
-use crate::store::{Announced, ChangeOutcome, MAX_RECORD_BYTES, MessageEdit, Result};
+use crate::store::{Announced, ChangeOutcome, EditedRecord, MAX_RECORD_BYTES, MessageEdit, Result};
 
 pub(super) async fn edit(db: &Db, edit: &MessageEdit) -> Result<ChangeOutcome> {
     let edit = edit.clone();
@@ -32,16 +30,16 @@ async fn edit_in(conn: &mut Conn, edit: &MessageEdit) -> Outcome<ChangeOutcome> 
     if target.is_deleted() {
         return Ok(ChangeOutcome::Deleted);
     }
-    let record = match (edit.record)(&target.entry.record) {
-        Ok(record) => record,
+    let edited = match (edit.record)(&target.entry.record) {
+        Ok(edited) => edited,
         Err(refusal) => return Ok(ChangeOutcome::Refused(refusal)),
     };
-    if record.len() > MAX_RECORD_BYTES {
+    if edited.record.len() > MAX_RECORD_BYTES {
         return Err(Fault::Broken("a record is too large".to_owned()));
     }
     let row = target::lock_row(conn, &target).await?;
     let last = target::last_change(conn, &target, MessageChangeKind::Edited).await?;
-    if record == target.entry.record {
+    if edited.record == target.entry.record {
         let unchanged = Announced::At(loaded(row.version.unwrap_or(target.seq)));
         return Ok(target.changed(last.map_or(unchanged, |last| last.announced())));
     }
@@ -60,7 +58,7 @@ async fn edit_in(conn: &mut Conn, edit: &MessageEdit) -> Outcome<ChangeOutcome> 
             _ => return conflict(conn, &target).await,
         }
     }
-    replace(conn, &target, &row, edit, record).await
+    replace(conn, &target, &row, edit, edited).await
 }
 
 async fn conflict(conn: &mut Conn, target: &Target) -> Outcome<ChangeOutcome> {
@@ -73,22 +71,19 @@ async fn replace(
     target: &Target,
     row: &StateRow,
     edit: &MessageEdit,
-    record: Bytes,
+    edited: EditedRecord,
 ) -> Outcome<ChangeOutcome> {
     const WRITE: &str =
         "UPDATE hubbub_entries SET form = ?, record = ? WHERE room_no = ? AND seq = ?";
     let before = entries::shortened(&target.room, &target.entry, &target.entry.record);
-    let (form, stored) = entries::shortened(&target.room, &target.entry, &record);
+    let (form, stored) = entries::shortened(&target.room, &target.entry, &edited.record);
     conn.run(WRITE, args![form, stored, target.room_no, target.seq])
         .await?;
-    let mentions: Vec<&str> = edit.mentions.iter().map(UserId::as_str).collect();
-    projection::replace_mentions(
-        conn,
-        (target.room_no, target.seq),
-        target.entry.user.as_str(),
-        &mentions,
-    )
-    .await?;
+    if let Some(mentions) = &edited.mentions {
+        let mentions: Vec<&str> = mentions.iter().map(UserId::as_str).collect();
+        let (key, author) = ((target.room_no, target.seq), target.entry.user.as_str());
+        projection::replace_mentions(conn, key, author, &mentions).await?;
+    }
     let change = NewChange {
         kind: MessageChangeKind::Edited,
         by: &edit.by.user,
