@@ -102,7 +102,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 69] = [
+    const METRICS: [(&str, &str); 70] = [
         ("append_seconds", "histogram"),
         ("archive_backlog", "gauge"),
         ("archive_backlog_bytes", "gauge"),
