@@ -1,5 +1,11 @@
 //! Archives a room's entries at once, for a caller that needs one of them in the database.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ahash::HashMap;
+use parking_lot::Mutex;
+
 use crate::backplane::{BackplaneError, Commit, Result, UnarchivedCursor, Window};
 use crate::domain::{Head, RoomId};
 
@@ -10,13 +16,68 @@ use super::{Shared, entry};
 const PAGE_ENTRIES: usize = 500;
 const PAGE_BYTES: usize = 1024 * 1024;
 
+/// The runs for each room: one at a time, and callers that wait meanwhile share the next one.
+#[derive(Default)]
+pub(super) struct Runs(Mutex<HashMap<RoomId, Arc<RoomRuns>>>);
+
+/// The runs for one room.
+struct RoomRuns {
+    /// How many have begun.
+    begun: AtomicU64,
+    /// The outcome of the last one; `None` if that was cancelled. Locked during a run.
+    last: tokio::sync::Mutex<Option<Result<()>>>,
+}
+
+impl Runs {
+    fn of(&self, room: &RoomId) -> Arc<RoomRuns> {
+        let mut rooms = self.0.lock();
+        let new = || {
+            Arc::new(RoomRuns {
+                begun: AtomicU64::new(0),
+                last: tokio::sync::Mutex::new(None),
+            })
+        };
+        rooms.entry(room.clone()).or_insert_with(new).clone()
+    }
+
+    /// Forgets the room, unless another caller uses its runs.
+    fn release(&self, room: &RoomId, runs: Arc<RoomRuns>) {
+        let mut rooms = self.0.lock();
+        drop(runs);
+        if rooms
+            .get(room)
+            .is_some_and(|runs| Arc::strong_count(runs) == 1)
+        {
+            rooms.remove(room);
+        }
+    }
+}
+
 /// See [`RoomLog::archive_now`](crate::backplane::RoomLog::archive_now).
 pub(super) async fn archive_now(shared: &Shared, room: &RoomId) -> Result<()> {
-    let archived = tokio::time::timeout(COMMIT_TIMEOUT, archive(shared, room));
-    archived.await.unwrap_or_else(|_| {
+    let runs = shared.archive_now.of(room);
+    let archived = tokio::time::timeout(COMMIT_TIMEOUT, run(shared, room, &runs)).await;
+    shared.archive_now.release(room, runs);
+    archived.unwrap_or_else(|_| {
         let reason = "the database did not take the room's messages in time";
         Err(BackplaneError::Unavailable(reason.to_owned()))
     })
+}
+
+/// Archives the room, or shares a run that another caller begins after this call.
+async fn run(shared: &Shared, room: &RoomId, runs: &RoomRuns) -> Result<()> {
+    let begun = runs.begun.load(Ordering::Acquire);
+    let mut last = runs.last.lock().await;
+    if runs.begun.load(Ordering::Acquire) > begun
+        && let Some(outcome) = &*last
+    {
+        return outcome.clone();
+    }
+    *last = None;
+    runs.begun.fetch_add(1, Ordering::AcqRel);
+    let outcome = archive(shared, room).await;
+    *last = Some(outcome.clone());
+    outcome
 }
 
 async fn archive(shared: &Shared, room: &RoomId) -> Result<()> {
@@ -25,13 +86,12 @@ async fn archive(shared: &Shared, room: &RoomId) -> Result<()> {
         // The log doesn't know the room: all of it is archived.
         return Ok(());
     };
-    shared.queue.flush().await;
-    let mut watermark = watermark(shared, room, &head).await?;
-    if watermark >= head.seq {
+    if watermark(shared, room, &head).await? >= head.seq {
         return Ok(());
     }
+    shared.queue.flush().await;
     shared.watermarks.report(&shared.hot, &*shared.store).await;
-    watermark = self::watermark(shared, room, &head).await?;
+    let watermark = watermark(shared, room, &head).await?;
     commit_from(shared, room, watermark, head.seq).await
 }
 
@@ -49,6 +109,10 @@ async fn commit_from(shared: &Shared, room: &RoomId, watermark: u64, last: u64) 
     let mut cursor = UnarchivedCursor::new(watermark, Vec::new());
     let mut commits = Vec::new();
     while cursor.reached() < last {
+        if shared.queue.is_full() {
+            let reason = "too many messages wait for their commit to the archive";
+            return Err(BackplaneError::Unavailable(reason.to_owned()));
+        }
         let page = shared
             .hot
             .read_unarchived(room, cursor.reached(), PAGE_ENTRIES, PAGE_BYTES)
@@ -58,18 +122,27 @@ async fn commit_from(shared: &Shared, room: &RoomId, watermark: u64, last: u64) 
             break;
         }
         for read in page.into_iter().filter(|read| read.seq <= last) {
+            let seq = read.seq;
+            // The sweeper offers entries again that the database has refused.
+            if shared.refused.has(room, seq) {
+                continue;
+            }
             // An entry of an unknown kind is archived by a node that knows it.
             if let Some(archived) = entry::of_entry(read) {
                 let (commit, pending) = Commit::pending();
                 shared
                     .queue
                     .push_swept(room.clone(), archived, Some(pending));
-                commits.push(commit);
+                commits.push((seq, commit));
             }
         }
     }
-    for commit in commits {
-        commit.wait().await?;
+    for (seq, commit) in commits {
+        let outcome = commit.wait().await;
+        // An entry that the database refuses does not concern the others.
+        if outcome.is_err() && !shared.refused.has(room, seq) {
+            return outcome;
+        }
     }
     Ok(())
 }

@@ -51,6 +51,16 @@ impl Refused {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// Whether the database has refused this entry, and has not taken it since.
+    pub fn has(&self, room: &RoomId, seq: u64) -> bool {
+        if self.len() == 0 {
+            return false;
+        }
+        let rooms = self.rooms.lock();
+        let known = rooms.rooms.get(room);
+        known.is_some_and(|known| known.seqs.contains(&seq))
+    }
+
     /// Notes that the database has refused an entry. Returns whether it is the first time.
     pub fn add(&self, room: &RoomId, seq: u64, error: &str) -> bool {
         let now = Instant::now();

@@ -242,11 +242,12 @@ pub trait RoomLog: Send + Sync {
         changes: &[NewChange],
     ) -> (Vec<Appended>, Result<()>);
 
-    /// Archives the entries of a room that were numbered before the call, and returns once they are. Without
-    /// an archive it does nothing.
+    /// Archives the entries of a room that were numbered before the call, and returns once they are, or the
+    /// database has refused single ones of them. Concurrent calls share their work. Without an archive it
+    /// does nothing.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `Unavailable`, also while the queue of the archive is full.
     async fn archive_now(&self, _room: &RoomId) -> Result<()> {
         Ok(())
     }
