@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::edit::EditFields;
 use super::form::CurrentMessage;
-use super::{Messages, message_deleted, message_ref, no_such_message, refused};
+use super::{Messages, may_be_unarchived, message_deleted, message_ref, no_such_message, refused};
 use crate::domain::policy::{Deleting, Permit, Sending};
 use crate::domain::{Code, Emoji, Refusal, RoomId, UserId};
 use crate::store::{
@@ -47,6 +47,16 @@ enum Change {
     Delete(MessageRef, Changer),
     Pin(MessageRef, Changer, bool),
     React(ReactionChange),
+}
+
+impl Change {
+    fn message(&self) -> &MessageRef {
+        match self {
+            Self::Edit(edit) => &edit.message,
+            Self::Delete(message, _) | Self::Pin(message, ..) => message,
+            Self::React(change) => &change.message,
+        }
+    }
 }
 
 fn changer<A>(permit: &Permit<A>, user: &UserId) -> Changer {
@@ -179,7 +189,7 @@ impl Messages {
     /// changes that it depends on are published.
     async fn make(&self, room: &RoomId, change: &Change) -> Result<Changed, ChangeRefused> {
         let deadline = Instant::now() + RETRY_TIME;
-        let mut is_archived = false;
+        let mut is_archived = !may_be_unarchived(change.message().id);
         loop {
             match self.attempt(change).await? {
                 ChangeOutcome::Changed(changed) => return Ok(changed),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::backplane::{Presence, Window};
-use crate::domain::{Code, Head, Refusal, RoomId, UserId};
+use crate::domain::{Code, Head, Refusal, RoomId, Timestamp, UserId};
 use crate::features::messaging::Messaging;
 use crate::outbox::Publications;
 use crate::store::{
@@ -38,6 +38,9 @@ pub use form::{CurrentMessage, is_listed};
 pub use lists::{PinnedMessage, Reader, ReaderPage, Replies, ThreadPage};
 pub use mentions::Mentions;
 pub use reaction_batches::ReactionBatches;
+
+/// No message waits longer for its commit to the archive, as long as the archive takes any.
+const MAX_UNARCHIVED_SECS: u64 = 24 * 60 * 60;
 
 /// The parts that sending, joining and histories use, too.
 pub struct MessageParts {
@@ -147,9 +150,23 @@ pub(super) async fn find(
     if let Some(found) = store.message(message).await.map_err(refused)? {
         return Ok(found);
     }
+    if !may_be_unarchived(message.id) {
+        return Err(no_such_message());
+    }
     messaging.log().archive_now(&message.room).await?;
     let found = store.message(message).await.map_err(refused)?;
     found.ok_or_else(no_such_message)
+}
+
+/// Whether a message of this id may be in the log only: ids have the time at which they were made. The
+/// archive is not asked to follow the log for ids that are older, or made up.
+fn may_be_unarchived(id: Uuid) -> bool {
+    let Some(made) = id.get_timestamp() else {
+        return false;
+    };
+    let (seconds, _) = made.to_unix();
+    let now = Timestamp::now().0 / 1000;
+    id.get_version_num() == 7 && now.abs_diff(seconds) <= MAX_UNARCHIVED_SECS
 }
 
 fn message_ref(room: &RoomId, id: Uuid) -> MessageRef {
@@ -183,6 +200,30 @@ pub(super) fn refused(error: StoreError) -> Refusal {
         StoreError::Broken(_) | StoreError::Refused(_) => {
             tracing::error!(%error, "messages: the database refused a request");
             Refusal::new(Code::Internal, "the database refused the request")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::{NoContext, Timestamp as Time};
+
+    use super::*;
+
+    #[test]
+    fn only_messages_of_the_last_day_may_be_unarchived() {
+        let made_at = |seconds| Uuid::new_v7(Time::from_unix(NoContext, seconds, 0));
+        let now = Timestamp::now().0 / 1000;
+        for (id, expected) in [
+            (Uuid::now_v7(), true),
+            (made_at(now - 80_000), true),
+            (made_at(now - 100_000), false),
+            (made_at(now + 100_000), false),
+            (Uuid::nil(), false),
+            (Uuid::max(), false),
+            (Uuid::from_u128(7), false),
+        ] {
+            assert_eq!(may_be_unarchived(id), expected, "{id}");
         }
     }
 }
