@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{User, eventually, node, occupant, room, send};
+use crate::fixture::{UNLIMITED, User, eventually, node, occupant, room, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_names_a_message_of_the_room_that_is_no_reply() {
@@ -84,5 +84,25 @@ async fn a_thread_is_read_page_by_page() {
     bob.done("DELETE", &reply, Value::Null, 200).await;
     let page = ann.done("GET", &path, Value::Null, 200).await;
     assert_eq!(page["root"]["thread"]["replies"], 2, "{page}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thread_has_every_reply_up_to_its_position() {
+    let node = node(&[("ACK_AFTER", "log"), UNLIMITED]).await;
+    let ann = User::sign_up(node.address(0), "ann").await;
+    let writer = ann.connect().await;
+    writer.done("join", json!({"room_id": "lobby"})).await;
+    let root = send(&writer, "lobby", "root").await;
+    let id = root["id"].as_str().unwrap();
+    let path = format!("/api/v1/rooms/lobby/messages/{id}/thread");
+    for number in 1..=20 {
+        let reply = json!({"room_id": "lobby", "content": "x", "thread_id": id});
+        let reply = writer.done("message", reply).await;
+        let thread = ann.done("GET", &path, Value::Null, 200).await;
+        assert_eq!(thread["as_of"]["seq"], reply["seq"]);
+        let replies = thread["items"].as_array().unwrap();
+        assert_eq!(replies.len(), number, "{thread}");
+    }
     node.stop().await;
 }

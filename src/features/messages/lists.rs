@@ -102,6 +102,8 @@ impl Messages {
         let as_of = self.head(permit.room()).await?;
         let message = message_ref(permit.room(), root);
         let root = self.find(&message, permit.hidden_seq()).await?;
+        // Replies come from the archive only, and all up to `as_of` must be among them.
+        self.messaging.log().archive_now(permit.room()).await?;
         let after = after.max(permit.hidden_seq());
         let replies = self.store.replies(&message, after, limit + 1).await;
         let mut replies = replies.map_err(refused)?.ok_or_else(no_such_message)?;
