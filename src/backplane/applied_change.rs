@@ -49,10 +49,11 @@ impl<'a> AppliedChange<'a> {
         self.target
     }
 
-    /// Whether another change is of the same kind and about the same message.
+    /// The number of the message, and the name of the change's event. Of changes that have both in common the
+    /// last one has the newest form.
     #[must_use]
-    pub fn is_like(&self, other: &AppliedChange<'_>) -> bool {
-        (self.kind, self.target) == (other.kind, other.target)
+    pub fn key(&self) -> (u64, &'static str) {
+        (self.target, self.kind.event())
     }
 
     /// An earlier entry of the message in its newest form. `None` if it stays as it is.

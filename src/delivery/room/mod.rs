@@ -8,6 +8,7 @@
 
 mod attach;
 mod changes;
+mod changes_during_read;
 mod messages;
 mod occupants;
 mod replay;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::super::SharedEvent;
 use super::super::context::Context;
+use super::changes_during_read::ChangesDuringRead;
 use super::occupants::{Sent, Stage};
 use super::replay_reads::{Page, ReplayRead, Waiting};
 use super::tail::{Tail, with_own_record};
@@ -36,7 +37,7 @@ pub(super) struct Replays {
     /// The read that is under way.
     pub read: Option<ReplayRead>,
     /// Announcements of changes of messages that were delivered since that read began.
-    pub changes_during_read: Vec<Entry>,
+    pub changes_during_read: ChangesDuringRead,
     /// The occupants that need more of the log, in the order in which the waits began.
     pub waiting: VecDeque<Waiting>,
     /// Those whose reads have failed and will be repeated soon. Reads for others go on meanwhile.
@@ -86,12 +87,7 @@ impl Replays {
             page.apply(&change);
         }
         if self.read.is_some() {
-            // The last change of each kind and message has the newest form.
-            let kept = &mut self.changes_during_read;
-            kept.retain(|earlier| {
-                !AppliedChange::of(earlier).is_some_and(|it| it.is_like(&change))
-            });
-            kept.push(entry.clone());
+            self.changes_during_read.add(&change, entry);
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::super::context::Context;
 use super::super::{CloseReason, Event, SharedEvent};
+use super::changes_during_read::ChangesDuringRead;
 use super::occupants::{Occupant, Occupants, Stage};
 use super::replay::REPLAY_PAGE;
 use super::tail::{self, MAX_MESSAGES, Tail};
@@ -240,7 +241,7 @@ impl RoomFeed {
             purpose,
         };
         self.replays.read = Some(read);
-        self.replays.changes_during_read.clear();
+        self.replays.changes_during_read = ChangesDuringRead::default();
         context.counters.replay_reads.add(1);
         let (log, room) = (context.backplane.log.clone(), self.room.clone());
         let (window, limit, bytes) = match read.purpose {
@@ -287,12 +288,10 @@ impl RoomFeed {
         };
         // The read may have found forms that were replaced since.
         let changes = std::mem::take(&mut self.replays.changes_during_read);
-        for change in changes.iter().filter_map(AppliedChange::of) {
-            for entry in &mut slice.entries {
-                if let Some(changed) = change.apply(entry) {
-                    *entry = changed;
-                }
-            }
+        if !changes.apply(&mut slice.entries) {
+            self.replays.read = None;
+            self.start_next_read(context);
+            return;
         }
         match read.purpose {
             ReplayPurpose::Page { after } => self.on_page(context, ticket, after, slice),
