@@ -11,8 +11,7 @@ CREATE TABLE IF NOT EXISTS hubbub_account_tokens (
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Accounts that were deleted, and how far their messages have been made anonymous. pass: the passes over
--- the messages that are complete. at_room, at_seq: the position of the one that runs. skipped: entries and
--- groups that the last pass could not process.
+-- the messages that are complete. at_room, at_seq: the position of the one that runs.
 CREATE TABLE IF NOT EXISTS hubbub_account_deletions (
     user_id BINARY(16) NOT NULL PRIMARY KEY,
     requested_at BIGINT NOT NULL,
@@ -20,6 +19,5 @@ CREATE TABLE IF NOT EXISTS hubbub_account_deletions (
     at_room BIGINT NOT NULL,
     at_seq BIGINT NOT NULL,
     messages BIGINT NOT NULL,
-    skipped BIGINT NOT NULL DEFAULT 0,
     finished_at BIGINT
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

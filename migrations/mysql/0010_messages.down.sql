@@ -1,3 +1,4 @@
+DROP TABLE IF EXISTS hubbub_deletion_skips;
 DROP TABLE IF EXISTS hubbub_unread_blocks;
 DROP TABLE IF EXISTS hubbub_unread_rooms;
 DROP TABLE IF EXISTS hubbub_thread_positions;

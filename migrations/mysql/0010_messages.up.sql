@@ -114,3 +114,9 @@ CREATE TABLE IF NOT EXISTS hubbub_unread_blocks (
     map MEDIUMBLOB NOT NULL,
     PRIMARY KEY (room_no, block)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Entries and groups that the last pass over the messages of a deleted account could not process.
+CREATE TABLE IF NOT EXISTS hubbub_deletion_skips (
+    user_id BINARY(16) NOT NULL PRIMARY KEY,
+    skipped BIGINT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

@@ -13,8 +13,7 @@ CREATE INDEX IF NOT EXISTS hubbub_account_tokens_user ON hubbub_account_tokens (
 CREATE INDEX IF NOT EXISTS hubbub_account_tokens_expiry ON hubbub_account_tokens (expires_at);
 
 -- Accounts that were deleted, and how far their messages have been made anonymous. pass: the passes over
--- the messages that are complete. at_room, at_seq: the position of the one that runs. skipped: entries and
--- groups that the last pass could not process.
+-- the messages that are complete. at_room, at_seq: the position of the one that runs.
 CREATE TABLE IF NOT EXISTS hubbub_account_deletions (
     user_id UUID NOT NULL PRIMARY KEY,
     requested_at BIGINT NOT NULL,
@@ -22,6 +21,5 @@ CREATE TABLE IF NOT EXISTS hubbub_account_deletions (
     at_room BIGINT NOT NULL,
     at_seq BIGINT NOT NULL,
     messages BIGINT NOT NULL,
-    skipped BIGINT NOT NULL DEFAULT 0,
     finished_at BIGINT
 );

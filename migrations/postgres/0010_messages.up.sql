@@ -120,3 +120,9 @@ CREATE TABLE IF NOT EXISTS hubbub_unread_blocks (
     map BYTEA NOT NULL,
     PRIMARY KEY (room_no, block)
 );
+
+-- Entries and groups that the last pass over the messages of a deleted account could not process.
+CREATE TABLE IF NOT EXISTS hubbub_deletion_skips (
+    user_id UUID NOT NULL PRIMARY KEY,
+    skipped BIGINT NOT NULL
+);

@@ -120,3 +120,9 @@ CREATE TABLE IF NOT EXISTS hubbub_unread_blocks (
     map BLOB NOT NULL,
     PRIMARY KEY (room_no, block)
 ) STRICT, WITHOUT ROWID;
+
+-- Entries and groups that the last pass over the messages of a deleted account could not process.
+CREATE TABLE IF NOT EXISTS hubbub_deletion_skips (
+    user_id BLOB NOT NULL PRIMARY KEY,
+    skipped INTEGER NOT NULL
+) STRICT;

@@ -251,7 +251,8 @@ async fn accounts_and_chats_go_around_all_databases_and_are_in_use_again() {
     for rows in [
         "hubbub_invites VALUES (zeroblob(32), NULL, 1, 2)",
         "hubbub_account_tokens VALUES (zeroblob(32), x'00112233445566778899aabbccddeeff', 0, 'a@b', 3)",
-        "hubbub_account_deletions VALUES (x'00112233445566778899aabbccddeeff', 1, 2, 3, 4, 5, 6, NULL)",
+        "hubbub_account_deletions VALUES (x'00112233445566778899aabbccddeeff', 1, 2, 3, 4, 5, NULL)",
+        "hubbub_deletion_skips VALUES (x'00112233445566778899aabbccddeeff', 6)",
     ] {
         execute(&first, &format!("INSERT INTO {rows}")).await;
     }

@@ -104,9 +104,11 @@ const TABLES: &[Table] = &[
         "digest, user_id, purpose, email_key, expires_at",
         "?, ?, ?, ?, ?": a Vec<u8>, b Uuid, c i64, d Text, e i64; false),
     table!("hubbub_account_deletions", "user_id" = "?" * 1, "user_id",
-        "user_id, requested_at, pass, at_room, at_seq, messages, skipped, finished_at",
-        "?, ?, ?, ?, ?, ?, ?, ?":
-        a Uuid, b i64, c i64, d i64, e i64, f i64, g i64, h Option<i64>; false),
+        "user_id, requested_at, pass, at_room, at_seq, messages, finished_at",
+        "?, ?, ?, ?, ?, ?, ?":
+        a Uuid, b i64, c i64, d i64, e i64, f i64, g Option<i64>; false),
+    table!("hubbub_deletion_skips", "user_id" = "?" * 1, "user_id",
+        "user_id, skipped", "?, ?": a Uuid, b i64; false),
     table!("hubbub_idempotency", "digest" = "?" * 1, "digest",
         "digest, scope, route, body_digest, state, status, answer, subject, redacted, created_at",
         "?, ?, ?, ?, ?, ?, ?, ?, ?, ?":

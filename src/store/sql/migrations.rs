@@ -101,6 +101,38 @@ mod tests {
         (Dialect::MySql, "mysql"),
     ];
 
+    /// Databases have recorded the checksums of the steps of a release, and refuse others.
+    #[test]
+    fn released_steps_never_change() {
+        use sha2::{Digest as _, Sha256};
+        const RELEASED: usize = 9;
+        for (dialect, expected) in [
+            (
+                Dialect::Sqlite,
+                "ef7e3cf4713163952d56e1ceb789d2a71baebd9467057f6785afb1199d1ae5e2",
+            ),
+            (
+                Dialect::Postgres,
+                "0bd7467bc458596bf068f367f5e5139858b3d473154dd7284e95e47709827285",
+            ),
+            (
+                Dialect::MySql,
+                "efda0c016c10ba79f9fb93a888c9979cf03eb17effeb8200f9ca26ad62af6bc2",
+            ),
+        ] {
+            let mut digest = Sha256::new();
+            for step in &steps(dialect)[..RELEASED] {
+                digest.update(&step.up_migration().checksum);
+            }
+            let digest: String = digest
+                .finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            assert_eq!(digest, expected, "{dialect:?}");
+        }
+    }
+
     #[test]
     fn the_three_folders_have_the_same_steps_and_all_of_them_are_embedded() {
         for (dialect, folder) in DIALECTS {

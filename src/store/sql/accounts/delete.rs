@@ -70,8 +70,9 @@ impl DeletionStore for SqlStore {
     }
 
     async fn deletion(&self, user: Uuid) -> Result<Option<DeletionReport>> {
-        const FIND: &str = "SELECT requested_at, pass, messages, skipped, finished_at \
-            FROM hubbub_account_deletions WHERE user_id = ?";
+        const FIND: &str = "SELECT d.requested_at, d.pass, d.messages, COALESCE(s.skipped, 0), \
+            d.finished_at FROM hubbub_account_deletions d \
+            LEFT JOIN hubbub_deletion_skips s ON s.user_id = d.user_id WHERE d.user_id = ?";
         type Row = (i64, i64, i64, i64, Option<i64>);
         let found: Vec<Row> = self.db().all(FIND, args![user]).await?;
         let report = |(requested_at, pass, messages, skipped, finished_at): &Row| DeletionReport {
@@ -140,39 +141,53 @@ async fn rewrite_in(
     rewrite: &Rewrite,
     job: NewRow,
 ) -> Outcome<DeletionStep> {
-    const FIND: &str = "SELECT pass, at_room, at_seq, skipped FROM hubbub_account_deletions \
+    const FIND: &str = "SELECT pass, at_room, at_seq FROM hubbub_account_deletions \
         WHERE user_id = ? AND finished_at IS NULL {for_update}";
+    const SKIPPED: &str = "SELECT skipped FROM hubbub_deletion_skips WHERE user_id = ?";
     const ADVANCE: &str = "UPDATE hubbub_account_deletions \
-        SET at_room = ?, at_seq = ?, messages = messages + ?, skipped = ? WHERE user_id = ?";
+        SET at_room = ?, at_seq = ?, messages = messages + ? WHERE user_id = ?";
     const NEXT_PASS: &str = "UPDATE hubbub_account_deletions \
-        SET pass = pass + 1, at_room = 0, at_seq = 0, skipped = ? WHERE user_id = ?";
+        SET pass = pass + 1, at_room = 0, at_seq = 0 WHERE user_id = ?";
     const FINISH: &str = "UPDATE hubbub_account_deletions \
-        SET pass = pass + 1, finished_at = ?, skipped = ? WHERE user_id = ?";
-    let found: Option<(i64, i64, i64, i64)> = conn.first(FIND, args![user]).await?;
-    let Some((pass, room_no, seq, skipped)) = found else {
+        SET pass = pass + 1, finished_at = ? WHERE user_id = ?";
+    let found: Option<(i64, i64, i64)> = conn.first(FIND, args![user]).await?;
+    let Some((pass, room_no, seq)) = found else {
         return Ok(DeletionStep::Finished);
     };
+    let skipped: Option<(i64,)> = conn.first(SKIPPED, args![user]).await?;
+    let skipped = skipped.map_or(0, |(skipped,)| skipped);
     let position = Position { room_no, seq };
     let user_text = user_id(user);
     let step = rewrite::next(conn, position, user_text.as_str(), rewrite).await?;
     // Each pass counts anew: it meets the same entries.
     let skipped = step.skipped + if position.is_start() { 0 } else { skipped };
     if let Some(Position { room_no, seq }) = step.position {
-        let values = args![room_no, seq, step.rewritten, skipped, user];
+        let values = args![room_no, seq, step.rewritten, user];
         conn.run(ADVANCE, values).await?;
+        store_skipped(conn, user, skipped).await?;
         return Ok(DeletionStep::More);
     }
     let skipped = skipped + chats::count_groups(conn, user).await?;
+    store_skipped(conn, user, skipped).await?;
     let now = now(conn).await?;
     if pass == 0 {
-        conn.run(NEXT_PASS, args![skipped, user]).await?;
+        conn.run(NEXT_PASS, args![user]).await?;
         outbox::add_at(conn, job, now + SECOND_PASS_DELAY).await?;
         return Ok(DeletionStep::FirstPassComplete);
     }
     // Those of requests that were under way when the account was deleted.
     forget_positions(conn, user).await?;
-    conn.run(FINISH, args![now, skipped, user]).await?;
+    conn.run(FINISH, args![now, user]).await?;
     Ok(DeletionStep::Finished)
+}
+
+/// Stores how many entries and groups the pass could not process so far.
+async fn store_skipped(conn: &mut Conn, user: Uuid, skipped: i64) -> Outcome<()> {
+    const ADD: &str =
+        "INSERT INTO hubbub_deletion_skips (user_id, skipped) VALUES (?, 0) {if_absent:user_id}";
+    const SET: &str = "UPDATE hubbub_deletion_skips SET skipped = ? WHERE user_id = ?";
+    conn.run(ADD, args![user]).await?;
+    conn.run(SET, args![skipped, user]).await.map(drop)
 }
 
 /// Removes how far the user has read, and the messages that mention the user.

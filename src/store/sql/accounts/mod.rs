@@ -9,6 +9,7 @@
 //! | `hubbub_invites` | invitations that nobody has used, by the digests of their codes |
 //! | `hubbub_bot_tokens` | tokens of bots, by their digests |
 //! | `hubbub_account_deletions` | deleted accounts, and how far their messages are anonymous |
+//! | `hubbub_deletion_skips` | how much the last pass over their messages could not process |
 //! | `hubbub_account_tokens` | one-time tokens that were mailed, by their digests |
 
 mod admin;
