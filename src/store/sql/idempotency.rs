@@ -17,7 +17,7 @@ use super::store::SqlStore;
 use super::value::{Arg, Text, args};
 use crate::store::{
     ANSWERS_KEPT, DeletableContent, IdempotencyStore, IdempotentRequest, Once, Performed, Repeat,
-    Result, StoredAnswer,
+    Result, StoredAnswer, StoredKind,
 };
 
 /// The values of the column `state`.
@@ -109,6 +109,28 @@ async fn finish(
         request.digest.to_vec(),
     ];
     conn.run(ANSWER, values).await.map(drop)
+}
+
+/// The answer as [`redact`] would change it, if it is about a message that is deleted already. A message
+/// that is not gets locked, so that its deletion finds the stored answer.
+async fn without_deleted(conn: &mut Conn, answer: StoredAnswer) -> Outcome<StoredAnswer> {
+    const LOCK: &str =
+        "SELECT CAST(kind AS {bigint}) FROM hubbub_entries WHERE id = ? {for_update}";
+    let Some(content) = &answer.content else {
+        return Ok(answer);
+    };
+    let Ok(id) = Uuid::try_parse(&content.subject) else {
+        return Ok(answer);
+    };
+    let found: Option<(i64,)> = conn.first(LOCK, args![id]).await?;
+    if found != Some((StoredKind::DELETED.0,)) {
+        return Ok(answer);
+    }
+    Ok(StoredAnswer {
+        status: answer.status,
+        body: content.redacted.clone(),
+        content: None,
+    })
 }
 
 /// Forgets a request that has changed nothing.
@@ -210,6 +232,8 @@ impl IdempotencyStore for SqlStore {
             .transaction(move |conn| {
                 let (request, answer) = (request.clone(), answer.clone());
                 Box::pin(async move {
+                    // Entries are locked before answers, as in a deletion.
+                    let answer = without_deleted(conn, answer).await?;
                     if let Some(repeat) = begin(conn, &request).await? {
                         return Ok(repeat);
                     }

@@ -1,7 +1,9 @@
 //! Changes of messages.
 
+mod answers;
 mod deletions;
 mod edits;
 mod fixture;
+mod given_up;
 mod projection;
 mod reactions;
