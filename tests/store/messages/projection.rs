@@ -12,6 +12,7 @@ crate::on_every_database!(
     replies_and_mentions_are_added_once_with_their_messages,
     every_way_to_commit_adds_them,
     an_edit_replaces_the_mentions,
+    a_commit_during_an_edit_brings_no_mention_back,
     a_thread_is_counted_and_read,
     retention_deletes_them,
 );
@@ -105,6 +106,38 @@ async fn an_edit_replaces_the_mentions(test: &TestStore) {
     // A repeat of the commit doesn't bring the first ones back.
     commit(test, &entry).await;
     assert_eq!(rows(test).await.1, expected);
+}
+
+async fn a_commit_during_an_edit_brings_no_mention_back(test: &TestStore) {
+    let entry = post_with(test, 1, "ann", json!({"content": "x", "mentions": ["eve"]})).await;
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (ended, has_ended) = std::sync::mpsc::channel();
+    let has_ended = parking_lot::Mutex::new(has_ended);
+    let replaced = new_content("y");
+    let edit = MessageEdit {
+        mentions: vec![UserId::trusted("bob")],
+        // The message is locked here. The commit waits for it, after its first statements.
+        record: std::sync::Arc::new(move |record| {
+            begun.send(()).unwrap();
+            let _ = has_ended
+                .lock()
+                .recv_timeout(std::time::Duration::from_secs(1));
+            replaced(record)
+        }),
+        ..edit_of(&entry, "y", None)
+    };
+    let mut writer = test.store.writer(0);
+    let commit = tokio::spawn(async move {
+        let has_begun = tokio::task::spawn_blocking(move || has_begun.recv());
+        has_begun.await.unwrap().unwrap();
+        let entries = in_room(ROOM, std::slice::from_ref(&entry));
+        let committed = writer.commit_with(&entries, Fence::EpochEnds).await;
+        let _ = ended.send(());
+        committed.unwrap();
+    });
+    test.store.edit(&edit).await.unwrap();
+    commit.await.unwrap();
+    assert_eq!(rows(test).await.1, texts(&["1 bob ann"]));
 }
 
 async fn a_thread_is_counted_and_read(test: &TestStore) {

@@ -88,21 +88,29 @@ pub(super) async fn add(conn: &mut Conn, flagged: Vec<Flagged>, are_new: bool) -
 /// Those of the messages that are in the archive as they were committed: a repeat of a commit must not undo
 /// a later edit or deletion. They are locked, so that none comes before the end of the transaction.
 async fn unchanged(conn: &mut Conn, flagged: Vec<Flagged>) -> Outcome<Vec<Flagged>> {
-    const FIND: &str = "SELECT CAST(e.room_no AS {bigint}), e.seq, e.id FROM hubbub_entries e \
-        WHERE e.kind = ? AND e.id IN ({list}) AND NOT EXISTS \
+    const LOCK: &str = "SELECT CAST(e.room_no AS {bigint}), e.seq, e.id FROM hubbub_entries e \
+        WHERE e.kind = ? AND e.id IN ({list}) ORDER BY e.id {for_update}";
+    // A statement of its own: PostgreSQL would not show it the changes of a transaction for whose locks
+    // it has waited.
+    const CHANGED: &str = "SELECT e.id FROM hubbub_entries e WHERE e.id IN ({list}) AND EXISTS \
         (SELECT 1 FROM hubbub_message_changes c \
-         WHERE c.room_no = e.room_no AND c.seq = e.seq AND c.kind IN (1, 2)) \
-        ORDER BY e.id {for_update}";
+         WHERE c.room_no = e.room_no AND c.seq = e.seq AND c.kind IN (1, 2))";
     let mut found = ahash::AHashSet::new();
+    let mut changed = ahash::AHashSet::new();
     for part in flagged.chunks(ROWS_PER_STATEMENT) {
-        let ids = part.iter().map(|message| Arg::from(message.id));
-        let (text, list) = conn.dialect().with_list(FIND, ids);
+        let ids = || part.iter().map(|message| Arg::from(message.id));
+        let (text, list) = conn.dialect().with_list(LOCK, ids());
         let values = [args![StoredKind::MESSAGE.0], list].concat();
         let rows: Vec<(i64, i64, Uuid)> = conn.all_of_text(text, values).await?;
         found.extend(rows);
+        let (text, list) = conn.dialect().with_list(CHANGED, ids());
+        let rows: Vec<(Uuid,)> = conn.all_of_text(text, list).await?;
+        changed.extend(rows.into_iter().map(|(id,)| id));
     }
-    let is_unchanged =
-        |message: &Flagged| found.contains(&(message.room_no, message.seq, message.id));
+    let is_unchanged = |message: &Flagged| {
+        found.contains(&(message.room_no, message.seq, message.id))
+            && !changed.contains(&message.id)
+    };
     Ok(flagged.into_iter().filter(is_unchanged).collect())
 }
 
