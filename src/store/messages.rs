@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Claim, OutboxId, Result};
+use super::{Claim, Result};
 use crate::domain::{Emoji, MessageChangeKind, MessageForm, Reaction, RoomId, Timestamp, UserId};
 
 /// A message of a room.
@@ -77,10 +77,8 @@ pub struct Changed {
 pub enum Announced {
     /// It was published before, at this `seq`: the call has changed nothing.
     At(u64),
-    /// It will be published by this row: see [`MessageStore::published`].
+    /// It will be published: see [`MessageStore::published`].
     ByRow {
-        /// The row of the outbox.
-        row: OutboxId,
         /// The revision of the message that it announces.
         revision: u64,
     },

@@ -7,6 +7,7 @@
 //! | `{bigint}`, in casts | `INTEGER` | `BIGINT` | `SIGNED` |
 //! | `{now}` | milliseconds since 1970, by the database's clock | the same | the same |
 //! | `{for_update}` | – | `FOR UPDATE` | `FOR UPDATE` |
+//! | `{for_update_of_free}` | – | `FOR UPDATE SKIP LOCKED` | `FOR UPDATE SKIP LOCKED` |
 //! | `{if_absent:column}` | `ON CONFLICT DO NOTHING` | `ON CONFLICT DO NOTHING` | `ON DUPLICATE KEY UPDATE column = column` |
 //! | `{list}` | as many `?` as values | the same | the same |
 //! | `{rows:n}` | as many `(?, …)` of n values as rows | the same | the same |
@@ -85,8 +86,9 @@ impl Dialect {
                 "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
             }
             ("now", Self::MySql) => "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
-            ("for_update", Self::Sqlite) => "",
+            ("for_update" | "for_update_of_free", Self::Sqlite) => "",
             ("for_update", Self::Postgres | Self::MySql) => "FOR UPDATE",
+            ("for_update_of_free", Self::Postgres | Self::MySql) => "FOR UPDATE SKIP LOCKED",
             ("list", _) => return vec!["?"; elements].join(", "),
             _ => {
                 return match (token.split_once(':'), self) {

@@ -5,7 +5,7 @@
 mod front;
 mod urgent;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -109,6 +109,35 @@ pub(super) async fn lease(conn: &mut Conn, rows: &[Row], now: i64, until: i64) -
     conn.run_text(text, values).await.map(drop)
 }
 
+/// Locks those of these rows that no other transaction has locked, where the database can find them:
+/// a long transaction must not stop the announcements of all rooms.
+async fn lock_free(conn: &mut Conn, ids: &[OutboxId]) -> Outcome<HashSet<OutboxId>> {
+    const LOCK: &str =
+        "SELECT id FROM hubbub_outbox WHERE id IN ({list}) ORDER BY id {for_update_of_free}";
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let list = ids.iter().map(|id| Arg::from(*id));
+    let (text, list) = conn.dialect().with_list(LOCK, list);
+    let free: Vec<(OutboxId,)> = conn.all_of_text(text, list).await?;
+    Ok(free.into_iter().map(|(id,)| id).collect())
+}
+
+/// The rows that are free, without those behind a row of their room that is not.
+fn without_later_ones(rows: Vec<Row>, free: &HashSet<OutboxId>) -> Vec<Row> {
+    let mut closed: HashSet<Option<String>> = HashSet::new();
+    let mut left = Vec::with_capacity(rows.len());
+    for row in rows {
+        let room = || row.1.as_ref().map(|room| room.0.clone());
+        if !free.contains(&row.0) {
+            closed.insert(room());
+        } else if closed.is_empty() || !closed.contains(&room()) {
+            left.push(row);
+        }
+    }
+    left
+}
+
 /// The rows with these numbers, in this order.
 async fn load(conn: &mut Conn, ids: &[OutboxId], now: i64) -> Outcome<Vec<Row>> {
     const LOAD: &str = "SELECT id, room_id, type, payload, attempts, \
@@ -145,7 +174,9 @@ impl Outbox for SqlStore {
                     let mut selection = Selection::new(now, limit);
                     front::choose_urgent(conn, &mut selection).await?;
                     front::choose_in_order(conn, &mut selection).await?;
+                    let free = lock_free(conn, &selection.chosen).await?;
                     let rows = load(conn, &selection.chosen, now).await?;
+                    let rows = without_later_ones(rows, &free);
                     self::lease(conn, &rows, now, now + lease).await?;
                     Ok(rows.into_iter().map(|row| loaded(row, 1, now)).collect())
                 })

@@ -16,6 +16,7 @@ crate::on_every_database!(
     a_row_serves_all_reactions_until_it_is_claimed,
     repeated_reactions_change_nothing,
     many_changes_are_made_at_once,
+    a_damaged_message_fails_no_other_reaction,
     a_message_has_few_emojis,
     the_summary_is_the_one_that_was_announced,
     pins_are_announced_and_listed,
@@ -135,6 +136,17 @@ async fn many_changes_are_made_at_once(test: &TestStore) {
     assert_eq!(counts(&now_current(test, &first).await), [("+1", 349)]);
     assert_eq!(counts(&now_current(test, &second).await), [("+1", 350)]);
     assert_eq!(test.store.list(0, 100).await.unwrap().len(), 2);
+}
+
+async fn a_damaged_message_fails_no_other_reaction(test: &TestStore) {
+    let broken = post(test, 1, "ann", "x").await;
+    let sound = post(test, 2, "ann", "y").await;
+    test.execute("UPDATE hubbub_entries SET epoch_no = 99 WHERE seq = 1")
+        .await;
+    let changes = [&broken, &sound].map(|entry| reaction(entry, "bob", "+1", true));
+    let outcomes = test.store.react(&changes).await.unwrap();
+    assert_eq!(announced(outcomes[1].clone()), Announced::At(0));
+    assert_eq!(counts(&now_current(test, &sound).await), [("+1", 1)]);
 }
 
 async fn a_message_has_few_emojis(test: &TestStore) {

@@ -7,7 +7,7 @@ use crate::store::Result;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
-use crate::store::sql::messages::unread_hook;
+use crate::store::sql::unread;
 use crate::store::sql::value::args;
 
 /// Entries that are read by one statement. [`expired`] reads the first one alone: in most
@@ -92,7 +92,7 @@ async fn delete_step(
     let cut = last.max(room.cut);
     conn.run(FORGET_LOSSES, args![room.no, cut]).await?;
     conn.run(FORGET_THREADS, args![room.no, cut]).await?;
-    unread_hook::messages_expired(conn, room.no, cut).await?;
+    unread::entries_cut(conn, room.no, cut).await?;
     Ok((loaded(entries), loaded(bytes)))
 }
 

@@ -4,12 +4,12 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::target::{self, NewChange, Target};
-use super::unread_hook as unread;
 use crate::domain::MessageChangeKind;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::idempotency;
+use crate::store::sql::unread;
 use crate::store::sql::value::args;
 use crate::store::{ChangeOutcome, Changer, MessageRef, Result, StoredKind};
 
@@ -44,7 +44,7 @@ async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outco
     let row = target::lock_row(conn, &target).await?;
     let thread = thread(&target.entry.record).map(|thread| thread.to_string());
     forget_content(conn, &target).await?;
-    target::add_row(conn, &target).await?;
+    target::add_row(conn, (target.room_no, target.seq)).await?;
     let values = args![by.user.as_str(), thread, target.room_no, target.seq];
     conn.run(FORGET, values).await?;
     idempotency::redact(conn, &target.entry.id.to_string()).await?;

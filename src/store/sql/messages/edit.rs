@@ -43,7 +43,10 @@ async fn edit_in(conn: &mut Conn, edit: &MessageEdit) -> Outcome<ChangeOutcome> 
         let unchanged = Announced::At(loaded(row.version.unwrap_or(target.seq)));
         return Ok(target.changed(last.map_or(unchanged, |last| last.announced())));
     }
-    let pending = last.filter(|last| last.seq.is_none());
+    let pending = match last {
+        Some(last) if target::is_pending(conn, last).await? => Some(last),
+        _ => None,
+    };
     if let Some(seen) = edit.version {
         let version = loaded(row.version.unwrap_or(target.seq));
         match pending {

@@ -11,6 +11,11 @@
 //!
 //! The row of a message in `hubbub_entries` has its newest content. It is locked by each change, so that
 //! the changes of a message have one order.
+//!
+//! Transactions lock rows in one order, so that they form no deadlock: entries (by id), rows of the outbox
+//! (by id), `hubbub_messages` (by room and `seq`), `hubbub_message_changes`, and then rooms of the unread
+//! messages. A transaction may leave out any of them. New rows of the outbox, which no other transaction
+//! sees, may be added at any time.
 
 mod delete;
 mod edit;
@@ -24,7 +29,6 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod threads;
-pub(in crate::store::sql) mod unread_hook;
 mod versions;
 
 use std::ops::RangeInclusive;

@@ -1,13 +1,19 @@
 //! The announcements of changes: what they show, and that they are published.
 
+use std::collections::BTreeMap;
+
 use super::target::{self, Target};
 use super::{forms, loaded, reactions, stored};
 use crate::domain::{FormContent, MessageChangeKind, MessageForm, RoomId};
+use crate::store::sql::archive;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
-use crate::store::sql::value::args;
+use crate::store::sql::value::{Arg, args};
 use crate::store::{ChangeRow, MessageRef, PublishedChange, Result};
+
+/// The most values of a list.
+const MAX_LIST: usize = 500;
 
 pub(super) async fn to_publish(
     db: &Db,
@@ -57,16 +63,35 @@ pub(super) async fn done(db: &Db, published: &[PublishedChange]) -> Result<()> {
     published.sort_by_key(|change| change.claim.row);
     db.transaction(move |conn| {
         let published = published.clone();
-        Box::pin(async move {
-            for change in &published {
-                if end_claim(conn, change).await? {
-                    record(conn, change).await?;
-                }
-            }
-            Ok(())
-        })
+        Box::pin(async move { done_in(conn, &published).await })
     })
     .await
+}
+
+/// Locks in the order of [`super`]: rows of the outbox, then messages, and then their changes.
+async fn done_in(conn: &mut Conn, published: &[PublishedChange]) -> Outcome<()> {
+    let mut by_room: BTreeMap<&RoomId, Vec<&PublishedChange>> = BTreeMap::new();
+    for change in published {
+        if end_claim(conn, change).await? {
+            by_room.entry(&change.room).or_default().push(change);
+        }
+    }
+    let rooms: Vec<&RoomId> = by_room.keys().copied().collect();
+    let mut by_number = BTreeMap::new();
+    for part in rooms.chunks(MAX_LIST) {
+        for (room, room_no) in archive::find_numbers(conn, part).await? {
+            by_number.extend(by_room.remove(&room).map(|changes| (room_no, changes)));
+        }
+    }
+    for (room_no, changes) in &by_number {
+        lock_messages(conn, *room_no, changes).await?;
+    }
+    for (room_no, changes) in by_number {
+        for change in changes {
+            record(conn, change, room_no).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the row of a claim. False if the claim has ended before.
@@ -76,33 +101,47 @@ async fn end_claim(conn: &mut Conn, change: &PublishedChange) -> Outcome<bool> {
     Ok(conn.run(REMOVE, values).await? > 0)
 }
 
-async fn record(conn: &mut Conn, change: &PublishedChange) -> Outcome<()> {
-    const ROOM: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE name = ?";
+/// Locks the messages of changes of one room.
+async fn lock_messages(conn: &mut Conn, room_no: i64, changes: &[&PublishedChange]) -> Outcome<()> {
+    const LOCK: &str = "SELECT seq FROM hubbub_messages \
+        WHERE room_no = ? AND seq IN ({list}) ORDER BY seq {for_update}";
+    let mut seqs: Vec<i64> = changes
+        .iter()
+        .map(|change| stored(change.row.target_seq))
+        .collect();
+    seqs.sort_unstable();
+    seqs.dedup();
+    for part in seqs.chunks(MAX_LIST) {
+        let list = part.iter().map(|seq| Arg::from(*seq));
+        let (text, list) = conn.dialect().with_list(LOCK, list);
+        let values = [args![room_no], list].concat();
+        let _: Vec<(i64,)> = conn.all_of_text(text, values).await?;
+    }
+    Ok(())
+}
+
+async fn record(conn: &mut Conn, change: &PublishedChange, room_no: i64) -> Outcome<()> {
     const PUBLISHED: &str = "UPDATE hubbub_message_changes SET change_seq = ?, at = ? \
         WHERE room_no = ? AND seq = ? AND revision = ? AND change_seq IS NULL";
     const VERSION: &str = "UPDATE hubbub_messages SET version = ?, edited_at = ? \
         WHERE room_no = ? AND seq = ? AND (version IS NULL OR version < ?)";
     const PIN: &str = "UPDATE hubbub_messages SET pinned_seq = ? \
         WHERE room_no = ? AND seq = ? AND (pinned_seq IS NULL OR pinned_seq < ?)";
-    let found: Option<(i64,)> = conn.first(ROOM, args![change.room.as_str()]).await?;
-    let Some((room_no,)) = found else {
-        return Ok(());
-    };
     let (target, seq) = (stored(change.row.target_seq), stored(change.seq));
     let at = stored(change.at.0);
     if change.kind == MessageChangeKind::ReactionsChanged {
         return record_reactions(conn, change, (room_no, target)).await;
     }
     let revision = stored(change.row.revision);
-    conn.run(PUBLISHED, args![seq, at, room_no, target, revision])
-        .await?;
     if change.kind.raises_version() {
         conn.run(VERSION, args![seq, at, room_no, target, seq])
             .await?;
     } else {
         conn.run(PIN, args![seq, room_no, target, seq]).await?;
     }
-    Ok(())
+    conn.run(PUBLISHED, args![seq, at, room_no, target, revision])
+        .await
+        .map(drop)
 }
 
 async fn record_reactions(

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::target::{self, Target};
+use uuid::Uuid;
+
+use super::loaded;
+use super::target::{self, TargetKey};
 use crate::domain::{Emoji, MessageChangeKind, Reaction};
 use crate::store::sql::accounts::now;
 use crate::store::sql::conn::Conn;
@@ -11,11 +14,11 @@ use crate::store::sql::fault::Outcome;
 use crate::store::sql::outbox;
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{
-    Announced, ChangeOutcome, ChangeRow, REACTIONS_INTERVAL_MS, ReactionChange, Result,
+    Announced, ChangeOutcome, ChangeRow, OutboxId, REACTIONS_INTERVAL_MS, ReactionChange, Result,
 };
 
-/// The users that one statement names.
-const USERS_PER_STATEMENT: usize = 500;
+/// The users, messages or rows that one statement names.
+const VALUES_PER_STATEMENT: usize = 500;
 
 pub(super) async fn react(db: &Db, changes: &[ReactionChange]) -> Result<Vec<ChangeOutcome>> {
     if changes.is_empty() {
@@ -39,11 +42,12 @@ struct Users<'a> {
 
 async fn react_in(conn: &mut Conn, changes: &[ReactionChange]) -> Outcome<Vec<ChangeOutcome>> {
     let ids = changes.iter().map(|change| change.message.id).collect();
-    let targets = target::lock_all(conn, ids).await?;
+    let targets = target::lock_keys(conn, ids).await?;
     let mut outcomes = vec![ChangeOutcome::NotFound; changes.len()];
-    for (id, target) in &targets {
+    let mut changed = Vec::new();
+    for target in &targets {
         let of_target: Vec<usize> = (0..changes.len())
-            .filter(|index| changes[*index].message.id == *id)
+            .filter(|index| changes[*index].message.id == target.id)
             .filter(|index| target.is_visible(&changes[*index].message, &changes[*index].by))
             .collect();
         if target.is_deleted() {
@@ -76,9 +80,10 @@ async fn react_in(conn: &mut Conn, changes: &[ReactionChange]) -> Outcome<Vec<Ch
             }
         }
         if has_changed {
-            announce(conn, target).await?;
+            changed.push(target);
         }
     }
+    announce(conn, changed).await?;
     Ok(outcomes)
 }
 
@@ -86,7 +91,7 @@ async fn react_in(conn: &mut Conn, changes: &[ReactionChange]) -> Outcome<Vec<Ch
 /// it.
 async fn can_add(
     conn: &mut Conn,
-    target: &Target,
+    target: &TargetKey,
     emoji: &Emoji,
     changes: &[&ReactionChange],
 ) -> Outcome<bool> {
@@ -111,7 +116,7 @@ async fn can_add(
 /// Makes the changes with one emoji. Returns whether they have an effect.
 async fn apply(
     conn: &mut Conn,
-    target: &Target,
+    target: &TargetKey,
     emoji: &Emoji,
     changes: &[&ReactionChange],
 ) -> Outcome<bool> {
@@ -138,14 +143,14 @@ async fn apply(
 /// Those of the users who react with this emoji.
 async fn reacting(
     conn: &mut Conn,
-    target: &Target,
+    target: &TargetKey,
     emoji: &Emoji,
     users: &[&str],
 ) -> Outcome<BTreeSet<String>> {
     const FIND: &str = "SELECT user_id FROM hubbub_reactions \
         WHERE room_no = ? AND seq = ? AND emoji = ? AND user_id IN ({list})";
     let mut found = BTreeSet::new();
-    for part in users.chunks(USERS_PER_STATEMENT) {
+    for part in users.chunks(VALUES_PER_STATEMENT) {
         let list = part.iter().map(|user| Arg::from(*user));
         let (text, list) = conn.dialect().with_list(FIND, list);
         let values = [args![target.room_no, target.seq, emoji.as_str()], list].concat();
@@ -155,14 +160,14 @@ async fn reacting(
     Ok(found)
 }
 
-async fn insert(conn: &mut Conn, target: &Target, emoji: &Emoji, users: &[&str]) -> Outcome<()> {
+async fn insert(conn: &mut Conn, target: &TargetKey, emoji: &Emoji, users: &[&str]) -> Outcome<()> {
     const ADD: &str = "INSERT INTO hubbub_reactions (room_no, seq, emoji, user_id, at) \
         VALUES {rows:5} {if_absent:room_no}";
     if users.is_empty() {
         return Ok(());
     }
     let now = now(conn).await?;
-    for part in users.chunks(USERS_PER_STATEMENT) {
+    for part in users.chunks(VALUES_PER_STATEMENT) {
         let (text, users) = conn.dialect().with_list(ADD, part.iter().copied());
         let mut values = Vec::with_capacity(5 * users.len());
         for user in users {
@@ -173,10 +178,10 @@ async fn insert(conn: &mut Conn, target: &Target, emoji: &Emoji, users: &[&str])
     Ok(())
 }
 
-async fn remove(conn: &mut Conn, target: &Target, emoji: &Emoji, users: &[&str]) -> Outcome<()> {
+async fn remove(conn: &mut Conn, target: &TargetKey, emoji: &Emoji, users: &[&str]) -> Outcome<()> {
     const REMOVE: &str = "DELETE FROM hubbub_reactions \
         WHERE room_no = ? AND seq = ? AND emoji = ? AND user_id IN ({list})";
-    for part in users.chunks(USERS_PER_STATEMENT) {
+    for part in users.chunks(VALUES_PER_STATEMENT) {
         let list = part.iter().map(|user| Arg::from(*user));
         let (text, list) = conn.dialect().with_list(REMOVE, list);
         let values = [args![target.room_no, target.seq, emoji.as_str()], list].concat();
@@ -185,39 +190,84 @@ async fn remove(conn: &mut Conn, target: &Target, emoji: &Emoji, users: &[&str])
     Ok(())
 }
 
-/// Adds the row that announces the reactions, unless one waits that no worker has claimed.
+/// The last row that announces the reactions to a message, and when the next may be announced.
+type ReactionsState = (Option<OutboxId>, i64);
+
+/// Adds the rows that announce the reactions to these messages; not for those with a row that no worker has
+/// claimed yet.
 ///
-/// The row of the outbox is locked before that of the message, as when a row is done.
-async fn announce(conn: &mut Conn, target: &Target) -> Outcome<()> {
-    const STATE: &str = "SELECT reactions_row, reactions_due_at FROM hubbub_messages \
-        WHERE room_no = ? AND seq = ?";
-    const WAITING: &str = "SELECT id FROM hubbub_outbox WHERE id = ? AND attempts = 0 \
-        AND state = 0 AND type = ? AND payload = ? {for_update}";
+/// All reactions are written before: the rows that wait are locked as late as possible, in the order of
+/// their ids, since claims leave locked rows out.
+async fn announce(conn: &mut Conn, mut targets: Vec<&TargetKey>) -> Outcome<()> {
     const SET: &str = "UPDATE hubbub_messages SET reactions_row = ?, reactions_due_at = ? \
         WHERE room_no = ? AND seq = ?";
-    let kind = MessageChangeKind::ReactionsChanged;
-    let announcement = ChangeRow {
-        id: target.entry.id,
-        target_seq: target.entry.seq,
-        revision: 0,
-        user_id: None,
-    };
-    let row = target::new_row(target, kind, &announcement);
-    let key = args![target.room_no, target.seq];
-    let state: Option<(Option<i64>, i64)> = conn.first(STATE, key).await?;
-    let (waiting, due_at) = state.unwrap_or_default();
-    if let Some(waiting) = waiting {
-        let values = args![waiting, kind.event(), row.payload.as_str()];
-        let found: Option<(i64,)> = conn.first(WAITING, values).await?;
-        if found.is_some() {
-            return Ok(());
-        }
+    if targets.is_empty() {
+        return Ok(());
     }
-    let due_at = due_at.max(now(conn).await?);
-    let id = outbox::add_one(conn, row, due_at).await?;
-    target::add_row(conn, target).await?;
-    let next = due_at + REACTIONS_INTERVAL_MS.cast_signed();
-    conn.run(SET, args![id, next, target.room_no, target.seq])
-        .await
-        .map(drop)
+    targets.sort_unstable_by_key(|target| (target.room_no, target.seq));
+    let kind = MessageChangeKind::ReactionsChanged;
+    let states = reactions_states(conn, &targets).await?;
+    let waiting = lock_waiting(conn, &states).await?;
+    let now = now(conn).await?;
+    for target in targets {
+        let announcement = ChangeRow {
+            id: target.id,
+            target_seq: loaded(target.seq),
+            revision: 0,
+            user_id: None,
+        };
+        let row = target::new_row(&target.room, kind, &announcement);
+        let (last, due_at) = states.get(&target.id).copied().unwrap_or_default();
+        let payload = last.and_then(|last| waiting.get(&last));
+        if payload == Some(&row.payload) {
+            continue;
+        }
+        let due_at = due_at.max(now);
+        let id = outbox::add_one(conn, row, due_at).await?;
+        target::add_row(conn, (target.room_no, target.seq)).await?;
+        let next = due_at + REACTIONS_INTERVAL_MS.cast_signed();
+        conn.run(SET, args![id, next, target.room_no, target.seq])
+            .await?;
+    }
+    Ok(())
+}
+
+/// The state of the announcements of locked messages, by id; nothing for those without any.
+async fn reactions_states(
+    conn: &mut Conn,
+    targets: &[&TargetKey],
+) -> Outcome<BTreeMap<Uuid, ReactionsState>> {
+    const STATES: &str = "SELECT e.id, s.reactions_row, s.reactions_due_at FROM hubbub_entries e \
+        JOIN hubbub_messages s ON s.room_no = e.room_no AND s.seq = e.seq WHERE e.id IN ({list})";
+    let mut states = BTreeMap::new();
+    for part in targets.chunks(VALUES_PER_STATEMENT) {
+        let list = part.iter().map(|target| Arg::from(target.id));
+        let (text, list) = conn.dialect().with_list(STATES, list);
+        let rows: Vec<(Uuid, Option<i64>, i64)> = conn.all_of_text(text, list).await?;
+        states.extend(
+            rows.into_iter()
+                .map(|(id, row, due_at)| (id, (row, due_at))),
+        );
+    }
+    Ok(states)
+}
+
+/// Locks those of the rows that no worker has claimed. Returns their payloads.
+async fn lock_waiting(
+    conn: &mut Conn,
+    states: &BTreeMap<Uuid, ReactionsState>,
+) -> Outcome<BTreeMap<OutboxId, String>> {
+    const LOCK: &str = "SELECT id, payload FROM hubbub_outbox WHERE id IN ({list}) \
+        AND attempts = 0 AND state = 0 AND type = ? ORDER BY id {for_update}";
+    let mut rows: Vec<OutboxId> = states.values().filter_map(|(row, _)| *row).collect();
+    rows.sort_unstable();
+    let mut waiting = BTreeMap::new();
+    for part in rows.chunks(VALUES_PER_STATEMENT) {
+        let list = part.iter().map(|row| Arg::from(*row));
+        let (text, list) = conn.dialect().with_list(LOCK, list);
+        let kind = MessageChangeKind::ReactionsChanged.event();
+        let found: Vec<(i64, Text)> = conn.all_of_text(text, [list, args![kind]].concat()).await?;
+        waiting.extend(found.into_iter().map(|(id, payload)| (id, payload.0)));
+    }
+    Ok(waiting)
 }

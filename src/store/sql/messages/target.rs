@@ -1,7 +1,5 @@
 //! The message that a change is about: finding it, locking it, and recording the change.
 
-use std::collections::BTreeMap;
-
 use uuid::Uuid;
 
 use super::{entry_columns, loaded, stored_kind};
@@ -62,11 +60,6 @@ impl Target {
         is_message && self.room == *room
     }
 
-    /// Whether the user may know of the message.
-    pub fn is_visible(&self, message: &MessageRef, by: &Changer) -> bool {
-        self.is_message_of(&message.room) && self.entry.seq > by.hidden_seq
-    }
-
     pub fn is_deleted(&self) -> bool {
         self.entry.kind == StoredKind::DELETED
     }
@@ -93,31 +86,75 @@ pub(super) async fn find(conn: &mut Conn, message: &MessageRef) -> Outcome<Optio
     Ok(target.filter(|target| target.is_message_of(&message.room)))
 }
 
-/// Locks entries until the end of the transaction, in the order of their ids.
-pub(super) async fn lock_all(
-    conn: &mut Conn,
-    mut ids: Vec<Uuid>,
-) -> Outcome<BTreeMap<Uuid, Target>> {
+/// Position and kind of a message, for changes that don't need its content.
+#[derive(Debug)]
+pub(super) struct TargetKey {
+    pub id: Uuid,
+    pub room_no: i64,
+    pub seq: i64,
+    pub room: RoomId,
+    kind: StoredKind,
+}
+
+impl TargetKey {
+    /// Whether the user may know of the message.
+    pub fn is_visible(&self, message: &MessageRef, by: &Changer) -> bool {
+        let is_message = matches!(self.kind, StoredKind::MESSAGE | StoredKind::DELETED);
+        is_message && self.room == message.room && loaded(self.seq) > by.hidden_seq
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.kind == StoredKind::DELETED
+    }
+
+    /// The outcome of a change that has this announcement.
+    pub fn changed(&self, announcement: Announced) -> ChangeOutcome {
+        ChangeOutcome::Changed(Changed {
+            target_seq: loaded(self.seq),
+            announcement,
+        })
+    }
+}
+
+/// Locks entries until the end of the transaction, in the order of their ids. Only their keys are read: one
+/// whose content is damaged must not prevent changes of others.
+pub(super) async fn lock_keys(conn: &mut Conn, mut ids: Vec<Uuid>) -> Outcome<Vec<TargetKey>> {
+    const LOCK: &str = "SELECT e.id, CAST(e.room_no AS {bigint}), e.seq, \
+        CAST(e.kind AS {bigint}), (SELECT r.name FROM hubbub_rooms r WHERE r.no = e.room_no) \
+        FROM hubbub_entries e WHERE e.id IN ({list}) ORDER BY e.id {for_update}";
+    type Row = (Uuid, i64, i64, i64, Option<Text>);
+    ids.sort_unstable();
+    ids.dedup();
+    let mut targets = Vec::with_capacity(ids.len());
+    for part in ids.chunks(IDS_PER_STATEMENT) {
+        let list = part.iter().map(|id| Arg::from(*id));
+        let (text, list) = conn.dialect().with_list(LOCK, list);
+        let rows: Vec<Row> = conn.all_of_text(text, list).await?;
+        let target = |(id, room_no, seq, kind, room): Row| {
+            Some(TargetKey {
+                id,
+                room_no,
+                seq,
+                room: RoomId::trusted(&room?.0),
+                kind: StoredKind(kind),
+            })
+        };
+        targets.extend(rows.into_iter().filter_map(target));
+    }
+    Ok(targets)
+}
+
+/// Locks a message until the end of the transaction.
+pub(super) async fn lock_any(conn: &mut Conn, message: &MessageRef) -> Outcome<Option<Target>> {
     const LOCK: &str = concat!(
         "SELECT CAST(e.room_no AS {bigint}), ",
         entry_columns!(),
         ", (SELECT r.name FROM hubbub_rooms r WHERE r.no = e.room_no) \
-         FROM hubbub_entries e WHERE e.id IN ({list}) ORDER BY e.id {for_update}"
+         FROM hubbub_entries e WHERE e.id = ? {for_update}"
     );
-    ids.sort_unstable();
-    ids.dedup();
-    let mut targets = BTreeMap::new();
-    for part in ids.chunks(IDS_PER_STATEMENT) {
-        let (text, list) = conn
-            .dialect()
-            .with_list(LOCK, part.iter().map(|id| Arg::from(*id)));
-        let rows: Vec<Row> = conn.all_of_text(text, list).await?;
-        for row in rows {
-            let target = Target::new(row)?;
-            targets.insert(target.entry.id, target);
-        }
-    }
-    Ok(targets)
+    let found: Option<Row> = conn.first(LOCK, args![message.id]).await?;
+    let target = found.map(Target::new).transpose()?;
+    Ok(target.filter(|target| target.is_message_of(&message.room)))
 }
 
 /// Locks a message that the user may know of.
@@ -126,9 +163,8 @@ pub(super) async fn lock(
     message: &MessageRef,
     by: &Changer,
 ) -> Outcome<Option<Target>> {
-    let mut targets = lock_all(conn, vec![message.id]).await?;
-    let target = targets.remove(&message.id);
-    Ok(target.filter(|target| target.is_visible(message, by)))
+    let target = lock_any(conn, message).await?;
+    Ok(target.filter(|target| target.entry.seq > by.hidden_seq))
 }
 
 /// A row of `hubbub_messages`, or the state of a message without one.
@@ -140,12 +176,10 @@ pub(super) struct StateRow {
 }
 
 /// Adds the row of a message that is locked, unless there is one.
-pub(super) async fn add_row(conn: &mut Conn, target: &Target) -> Outcome<()> {
+pub(super) async fn add_row(conn: &mut Conn, (room_no, seq): (i64, i64)) -> Outcome<()> {
     const ADD: &str =
         "INSERT INTO hubbub_messages (room_no, seq) VALUES (?, ?) {if_absent:room_no}";
-    conn.run(ADD, args![target.room_no, target.seq])
-        .await
-        .map(drop)
+    conn.run(ADD, args![room_no, seq]).await.map(drop)
 }
 
 /// Locks the row of a message that is locked, if there is one.
@@ -164,7 +198,8 @@ pub(super) struct LastChange {
     pub revision: i64,
     /// The number of its announcement, once it is published.
     pub seq: Option<i64>,
-    pub row: i64,
+    /// The row of the outbox that announces it.
+    row: i64,
 }
 
 impl LastChange {
@@ -172,7 +207,6 @@ impl LastChange {
         match self.seq {
             Some(seq) => Announced::At(loaded(seq)),
             None => Announced::ByRow {
-                row: self.row,
                 revision: loaded(self.revision),
             },
         }
@@ -190,6 +224,17 @@ pub(super) async fn last_change(
     let values = args![target.room_no, target.seq, stored_kind(kind)];
     let found: Option<(i64, Option<i64>, i64)> = conn.first(LAST, values).await?;
     Ok(found.map(|(revision, seq, row)| LastChange { revision, seq, row }))
+}
+
+/// Whether a change is about to be announced. If its row was given up, it is not: the next change
+/// announces the newest content.
+pub(super) async fn is_pending(conn: &mut Conn, change: LastChange) -> Outcome<bool> {
+    const WAITING: &str = "SELECT id FROM hubbub_outbox WHERE id = ? AND state = 0";
+    if change.seq.is_some() {
+        return Ok(false);
+    }
+    let waiting: Option<(i64,)> = conn.first(WAITING, args![change.row]).await?;
+    Ok(waiting.is_some())
 }
 
 /// A change to record.
@@ -211,7 +256,7 @@ pub(super) async fn record(
         (room_no, seq, revision, kind, form, at, outbox_id, user_id, record) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
     const RAISE: &str = "UPDATE hubbub_messages SET revision = ? WHERE room_no = ? AND seq = ?";
-    add_row(conn, target).await?;
+    add_row(conn, (target.room_no, target.seq)).await?;
     let revision = row.revision + 1;
     let is_pin = matches!(
         change.kind,
@@ -223,7 +268,8 @@ pub(super) async fn record(
         revision: loaded(revision),
         user_id: is_pin.then(|| change.by.as_str().to_owned()),
     };
-    let outbox_row = outbox::add_one(conn, new_row(target, change.kind, &announcement), 0).await?;
+    let outbox_row =
+        outbox::add_one(conn, new_row(&target.room, change.kind, &announcement), 0).await?;
     let now = now(conn).await?;
     let (form, record) = change.before;
     let values = args![
@@ -241,15 +287,14 @@ pub(super) async fn record(
     conn.run(RAISE, args![revision, target.room_no, target.seq])
         .await?;
     Ok(target.changed(Announced::ByRow {
-        row: outbox_row,
         revision: loaded(revision),
     }))
 }
 
 /// The row of the outbox that announces a change.
-pub(super) fn new_row(target: &Target, kind: MessageChangeKind, row: &ChangeRow) -> NewRow {
+pub(super) fn new_row(room: &RoomId, kind: MessageChangeKind, row: &ChangeRow) -> NewRow {
     NewRow {
-        room: Some(target.room.clone()),
+        room: Some(room.clone()),
         kind: kind.event().to_owned(),
         payload: serde_json::to_string(row).expect("a row of numbers and texts always serialises"),
     }

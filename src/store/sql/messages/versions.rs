@@ -22,9 +22,7 @@ pub(super) async fn versions(db: &Db, message: &MessageRef) -> Result<Option<Vec
 async fn read(conn: &mut Conn, message: &MessageRef) -> Outcome<Option<Vec<MessageVersion>>> {
     const EDITS: &str = "SELECT change_seq, at, CAST(form AS {bigint}), record \
         FROM hubbub_message_changes WHERE room_no = ? AND seq = ? AND kind = ? ORDER BY revision";
-    let mut targets = target::lock_all(conn, vec![message.id]).await?;
-    let target = targets.remove(&message.id);
-    let Some(target) = target.filter(|target| target.is_message_of(&message.room)) else {
+    let Some(target) = target::lock_any(conn, message).await? else {
         return Ok(None);
     };
     if target.is_deleted() {
