@@ -23,12 +23,19 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 thread_local! {
     /// The statements that this thread has begun.
     pub(crate) static STATEMENTS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    /// Their texts.
+    pub(crate) static TEXTS: std::cell::RefCell<Vec<&'static str>> =
+        const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// Counts a statement, for tests of their number.
-fn count_statement() {
+/// Counts a statement, for tests of their number and order.
+fn count_statement(text: &'static str) {
+    let _ = text;
     #[cfg(test)]
-    STATEMENTS.set(STATEMENTS.get() + 1);
+    {
+        STATEMENTS.set(STATEMENTS.get() + 1);
+        TEXTS.with_borrow_mut(|texts| texts.push(text));
+    }
 }
 
 /// How to connect.
@@ -197,7 +204,7 @@ impl Conn {
 
     /// As [`run`](Self::run), for a text that [`Dialect::text_of`] has made.
     pub(crate) async fn run_text(&mut self, text: &'static str, args: Vec<Arg>) -> Outcome<u64> {
-        count_statement();
+        count_statement(text);
         Ok(match self {
             Self::Sqlite(conn) => {
                 let query = bound!(sqlx::query(text), args, std::convert::identity::<String>);
@@ -255,7 +262,7 @@ impl Conn {
         args: Vec<Arg>,
         mut each: impl FnMut(T) -> bool + Send,
     ) -> Outcome<()> {
-        count_statement();
+        count_statement(text);
         // A server sends all rows anyway: reading on leaves the connection ready for its next statement.
         let mut wants_more = true;
         match self {

@@ -11,9 +11,9 @@
 //! blocks ([`block`]) and, behind the last projected number, from the entries themselves. [`project()`]
 //! brings the blocks up to date, off the path of a commit.
 //!
-//! The row of a room in `hubbub_unread_rooms` is the lock of its blocks. No transaction takes another
-//! room's lock, or one of another kind, while it has it, except locks of rooms in the order of their
-//! numbers.
+//! The row of a room in `hubbub_unread_rooms` is the lock of its blocks. It is the last lock of a
+//! transaction on rows that exist ([`messages`](super::messages) lists their order); locks of several
+//! rooms are taken in the order of their numbers.
 
 mod behind;
 mod block;
@@ -28,7 +28,7 @@ use async_trait::async_trait;
 
 pub(super) use behind::Behind;
 pub(in crate::store::sql) use changes::{entries_added, entries_cut, message_deleted};
-pub(super) use project::{project, project_next};
+pub(super) use project::{LATE_AGE, project, project_next};
 
 use super::store::SqlStore;
 use crate::domain::{RoomId, Timestamp, UserId};

@@ -23,6 +23,9 @@ const ENTRIES_PER_ROOM: usize = 1024;
 /// The age in milliseconds at which the entry after a missing number shows that no commit of that number
 /// is under way. A first attempt to commit an entry ends long before, and each later one is fenced.
 const HOLE_AGE: i64 = 60_000;
+/// The age in milliseconds from which on a message may be late. The projection does not pass the missing
+/// number of a younger one before the transaction that adds it ends.
+pub(in crate::store::sql) const LATE_AGE: i64 = HOLE_AGE / 2;
 /// The most rooms that a reader has noted which one call projects.
 const NOTED_ROOMS: usize = 64;
 
