@@ -13,6 +13,7 @@ crate::on_every_database!(
     a_room_that_the_archive_does_not_know_has_positions,
     only_the_first_join_sets_a_position,
     a_count_ends_at_a_thousand,
+    a_message_that_mentions_a_user_twice_counts_once,
     a_missing_number_holds_up_the_projection_of_new_entries,
     readers_are_those_that_have_read_so_far,
 );
@@ -96,6 +97,19 @@ async fn a_position_is_raised_and_set_and_announced_to_the_feed(test: &TestStore
         rows,
         expected.map(|(room, payload)| (room, "read", payload))
     );
+}
+
+async fn a_message_that_mentions_a_user_twice_counts_once(test: &TestStore) {
+    let record = serde_json::json!({"content": "x", "mentions": ["@channel", "bob"]});
+    let message = ArchivedEntry {
+        record: record.to_string().into(),
+        ..entry(2)
+    };
+    test.commit(&in_room("r", &[entry(1), message])).await;
+    raise(test, &position("bob", "r", 1)).await;
+    let bob = UserId::trusted("bob");
+    let found = test.store.unread_in(&bob, &[room("r")]).await.unwrap();
+    assert_eq!((found[0].mentions, found[0].unread), (1, exactly(1)));
 }
 
 async fn a_room_that_the_archive_does_not_know_has_positions(test: &TestStore) {

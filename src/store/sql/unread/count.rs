@@ -75,7 +75,7 @@ macro_rules! select_unread {
              CAST(CASE WHEN t.no IS NULL OR t.pos <= t.capped THEN 0 ELSE ",
             $tail,
             " END AS {bigint}), \
-             CAST(CASE WHEN t.no IS NULL THEN 0 ELSE (SELECT COUNT(*) FROM hubbub_mentions n \
+             CAST(CASE WHEN t.no IS NULL THEN 0 ELSE (SELECT COUNT(DISTINCT n.seq) FROM hubbub_mentions n \
               WHERE n.user_id IN (?, '@channel') AND n.room_no = t.no AND n.seq > t.start \
               AND n.author_id <> ?) END AS {bigint}), ",
             block!("0"),
