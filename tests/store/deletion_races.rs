@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use hubbub::domain::{RoomId, UserId};
 use hubbub::store::{
-    ArchivedEntry, Changer, DeletionReport, DeletionStep, DeletionStore, MessageEdit, MessageRef,
-    MessageStore as _, Rewrite, StoredKind,
+    ArchivedEntry, Changer, DeletionReport, DeletionStep, DeletionStore, EditedRecord, MessageEdit,
+    MessageRef, MessageStore as _, Rewrite, StoredKind,
 };
 use hubbub_test_support::database::DatabaseKind;
 use parking_lot::Mutex;
@@ -46,8 +46,12 @@ async fn edited_message(test: &TestStore, user: &str, seq: u64) -> ArchivedEntry
         message: of(&entry),
         by: moderator(user),
         version: None,
-        record: Arc::new(move |_: &[u8]| Ok(edited.clone().into())),
-        mentions: Vec::new(),
+        record: Arc::new(move |_: &[u8]| {
+            Ok(EditedRecord {
+                record: edited.clone().into(),
+                mentions: None,
+            })
+        }),
     };
     test.store.edit(&edit).await.unwrap();
     entry

@@ -1,7 +1,9 @@
 //! Replies and mentions: written with their messages, and what is read of them.
 
 use hubbub::domain::UserId;
-use hubbub::store::{ArchiveStore as _, Fence, MessageStore as _, ThreadState};
+use hubbub::store::{
+    ArchiveStore as _, EditedRecord, Fence, MessageEdit, MessageStore as _, ThreadState,
+};
 use hubbub_test_support::database::DatabaseKind;
 use serde_json::json;
 
@@ -115,14 +117,16 @@ async fn a_commit_during_an_edit_brings_no_mention_back(test: &TestStore) {
     let has_ended = parking_lot::Mutex::new(has_ended);
     let replaced = new_content("y");
     let edit = MessageEdit {
-        mentions: vec![UserId::trusted("bob")],
         // The message is locked here. The commit waits for it, after its first statements.
         record: std::sync::Arc::new(move |record| {
             begun.send(()).unwrap();
             let _ = has_ended
                 .lock()
                 .recv_timeout(std::time::Duration::from_secs(1));
-            replaced(record)
+            replaced(record).map(|edited| EditedRecord {
+                mentions: Some(vec![UserId::trusted("bob")]),
+                ..edited
+            })
         }),
         ..edit_of(&entry, "y", None)
     };

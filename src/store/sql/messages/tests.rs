@@ -10,7 +10,9 @@ use super::super::conn::{STATEMENTS, TEXTS};
 use super::*;
 use crate::domain::{Emoji, Epoch, Timestamp};
 use crate::store::sql::{DatabaseUrl, Settings};
-use crate::store::{ArchiveStore as _, ArchivedEntry, Fence, Outbox as _, StoredKind, ThreadState};
+use crate::store::{
+    ArchiveStore as _, ArchivedEntry, EditedRecord, Fence, Outbox as _, StoredKind, ThreadState,
+};
 
 fn message(seq: u64, record: &serde_json::Value) -> ArchivedEntry {
     ArchivedEntry {
@@ -126,9 +128,11 @@ async fn rows_are_locked_in_one_order() {
             by: by.clone(),
             version: None,
             record: std::sync::Arc::new(move |_| {
-                Ok(json!({"content": content}).to_string().into())
+                Ok(EditedRecord {
+                    record: json!({"content": content}).to_string().into(),
+                    mentions: None,
+                })
             }),
-            mentions: Vec::new(),
         };
         store.edit(&edit).await.unwrap();
     }
