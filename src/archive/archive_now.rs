@@ -53,31 +53,33 @@ impl Runs {
     }
 }
 
+impl RoomRuns {
+    /// Performs the run, or shares one that another caller begins after this call.
+    async fn share(&self, run: impl Future<Output = Result<()>>) -> Result<()> {
+        let begun = self.begun.load(Ordering::Acquire);
+        let mut last = self.last.lock().await;
+        if self.begun.load(Ordering::Acquire) > begun
+            && let Some(outcome) = &*last
+        {
+            return outcome.clone();
+        }
+        *last = None;
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        let outcome = run.await;
+        *last = Some(outcome.clone());
+        outcome
+    }
+}
+
 /// See [`RoomLog::archive_now`](crate::backplane::RoomLog::archive_now).
 pub(super) async fn archive_now(shared: &Shared, room: &RoomId) -> Result<()> {
     let runs = shared.archive_now.of(room);
-    let archived = tokio::time::timeout(COMMIT_TIMEOUT, run(shared, room, &runs)).await;
+    let archived = tokio::time::timeout(COMMIT_TIMEOUT, runs.share(archive(shared, room))).await;
     shared.archive_now.release(room, runs);
     archived.unwrap_or_else(|_| {
         let reason = "the database did not take the room's messages in time";
         Err(BackplaneError::Unavailable(reason.to_owned()))
     })
-}
-
-/// Archives the room, or shares a run that another caller begins after this call.
-async fn run(shared: &Shared, room: &RoomId, runs: &RoomRuns) -> Result<()> {
-    let begun = runs.begun.load(Ordering::Acquire);
-    let mut last = runs.last.lock().await;
-    if runs.begun.load(Ordering::Acquire) > begun
-        && let Some(outcome) = &*last
-    {
-        return outcome.clone();
-    }
-    *last = None;
-    runs.begun.fetch_add(1, Ordering::AcqRel);
-    let outcome = archive(shared, room).await;
-    *last = Some(outcome.clone());
-    outcome
 }
 
 async fn archive(shared: &Shared, room: &RoomId) -> Result<()> {
@@ -145,4 +147,34 @@ async fn commit_from(shared: &Shared, room: &RoomId, watermark: u64, last: u64) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn concurrent_calls_share_a_run_that_begins_after_them() {
+        let (runs, room) = (Runs::default(), RoomId::trusted("lobby"));
+        let performed = AtomicU64::new(0);
+        let calls = (0..20).map(|_| async {
+            let of_room = runs.of(&room);
+            let work = async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                performed.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            };
+            of_room.share(work).await.unwrap();
+            runs.release(&room, of_room);
+        });
+        futures_util::future::join_all(calls).await;
+        assert_eq!(
+            performed.into_inner(),
+            2,
+            "the first, and one for all others"
+        );
+        assert!(runs.0.lock().is_empty());
+    }
 }

@@ -214,27 +214,6 @@ async fn archiving_at_once_goes_past_an_entry_that_the_database_refuses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn concurrent_calls_archive_a_room_once() {
-    let store = FakeStore::new();
-    let node = Setup::default().start(&store).await;
-    node.know(&lobby()).await;
-    let message = message(&lobby(), "numbered by another node");
-    let record = record::encode(&message);
-    let hot = &node.backplane.hot_log;
-    hot.append_record((&message).into(), None, record)
-        .await
-        .unwrap();
-    store.set_delay(Duration::from_millis(10));
-    let lobby = lobby();
-    let calls = (0..20).map(|_| node.log.archive_now(&lobby));
-    for outcome in futures_util::future::join_all(calls).await {
-        outcome.unwrap();
-    }
-    assert_eq!(node.archive.shared.counters.archived.get(), 1);
-    node.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_change_whose_commit_was_lost_is_archived_as_it_was_appended() {
     let store = FakeStore::new();
     let node = Setup::default().start(&store).await;
