@@ -83,6 +83,7 @@ async function chat(lab, near, far, tag, kind) {
         id: own.id,
         room_id,
         seq: 7,
+        version: 7,
         epoch,
         user_id: ada,
         username: 'Ada',

@@ -41,6 +41,7 @@ onEachBackplane(
             id,
             room_id,
             seq: 1,
+            version: 1,
             epoch,
             user_id: 'system',
             username: 'System',
@@ -64,12 +65,13 @@ onEachBackplane(
         assert.equal(second.body.seq, 3);
         const {
             seq,
+            version,
             epoch: _,
             id: __,
             timestamp: ___,
             ...shown
         } = await member.receives(room_id, 'full');
-        assert.deepEqual([seq, shown], [3, full]);
+        assert.deepEqual([seq, version, shown], [3, 3, full]);
 
         // A message with no content needs a payload or an attachment.
         assert.equal((await near.post({ room_id, payload: { only: true } })).status, 201);
