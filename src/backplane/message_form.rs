@@ -2,11 +2,11 @@
 //!
 //! The content of a message is stored once in each place that keeps it: a log, and the archive. The
 //! announcement of a change is an entry that only *points* to its message ([`EntryKind::Pointer`]).
-//! Whoever reads entries gets them [resolved](resolve): every entry of a message shows its newest form.
+//! Readers get entries [resolved](resolve): every entry of a message shows its newest form.
 //!
 //! - The message's own entry becomes [`EntryKind::Amended`], or the event `message_deleted`.
 //! - A pointer becomes an [`EntryKind::Change`] with the complete event. Once the message is deleted, it is
-//!   `message_deleted`, whatever it announced.
+//!   `message_deleted`, also in place of other kinds.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! How far users have read rooms and threads, and what they have not read.
+//! How far users have read rooms and threads, and their unread messages.
 //!
 //! Unread messages are computed from a position: messages with a greater `seq` that are not deleted, not
 //! replies of threads, and not the user's own. They are capped at [`UNREAD_CAP`].

@@ -10,3 +10,4 @@ pub mod log;
 pub mod node;
 pub mod server;
 pub mod smtp;
+pub mod user;
