@@ -162,6 +162,15 @@ pub struct MessageVersion {
     pub record: Bytes,
 }
 
+/// A page of the forms of a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VersionPage {
+    /// The forms, oldest first.
+    pub versions: Vec<MessageVersion>,
+    /// The position behind the page; `None` behind the newest form.
+    pub next: Option<u64>,
+}
+
 /// A pinned message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
@@ -289,11 +298,18 @@ pub trait MessageStore: Send + Sync {
         seqs: std::ops::RangeInclusive<u64>,
     ) -> Result<Vec<(u64, MessageState)>>;
 
-    /// The forms of a message, oldest first, the newest included; empty for one that is deleted.
+    /// The forms of a message behind a position (`None`: from the oldest), at most `limit` and fewer if they
+    /// are large: oldest first, the newest included; empty for one that is deleted. At most [`MAX_VERSIONS`]
+    /// are kept. `None` without such a message.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
-    async fn versions(&self, message: &MessageRef) -> Result<Option<Vec<MessageVersion>>>;
+    async fn versions(
+        &self,
+        message: &MessageRef,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Option<VersionPage>>;
 
     /// The reactions to a message as they are now. `None` without such a message.
     ///
@@ -318,6 +334,9 @@ pub trait MessageStore: Send + Sync {
         limit: usize,
     ) -> Result<Option<Vec<StoredMessage>>>;
 }
+
+/// The most forms of a message that are kept: the newest ones.
+pub const MAX_VERSIONS: usize = 1000;
 
 /// The most pins of a room.
 pub const MAX_PINS: u64 = 100;

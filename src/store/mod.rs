@@ -50,8 +50,9 @@ pub use invites::{InviteStore, NewInvite};
 pub use jobs::{JobEnd, JobQueue};
 pub use messages::{
     Announced, ChangeOutcome, ChangeRow, Changed, Changer, EditRecord, EditedRecord, MAX_PINS,
-    MessageEdit, MessageRef, MessageState, MessageStore, MessageVersion, Pin, PublishedChange,
-    REACTIONS_INTERVAL_MS, ReactionChange, StoredMessage, ThreadState,
+    MAX_VERSIONS, MessageEdit, MessageRef, MessageState, MessageStore, MessageVersion, Pin,
+    PublishedChange, REACTIONS_INTERVAL_MS, ReactionChange, StoredMessage, ThreadState,
+    VersionPage,
 };
 pub use outbox::{Claim, NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use positions::{

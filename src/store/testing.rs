@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use async_trait::async_trait;
 
 use super::{
-    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore,
-    MessageVersion, Pin, PublishedChange, ReactionChange, Result, StoreError, StoredMessage,
+    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore, Pin,
+    PublishedChange, ReactionChange, Result, StoreError, StoredMessage, VersionPage,
 };
 use crate::domain::{MessageForm, Reaction, RoomId};
 
@@ -75,7 +75,12 @@ impl<T: MessageCalls> MessageStore for FakeMessages<T> {
         Err(missing())
     }
 
-    async fn versions(&self, _: &MessageRef) -> Result<Option<Vec<MessageVersion>>> {
+    async fn versions(
+        &self,
+        _: &MessageRef,
+        _: Option<u64>,
+        _: usize,
+    ) -> Result<Option<VersionPage>> {
         Err(missing())
     }
 

@@ -131,10 +131,26 @@ async fn a_patch_merges_and_null_clears() {
     let (status, refused) = ann.request("PATCH", &path, &long).await;
     assert_eq!((status, &refused["code"]), (413, &json!("too_large")));
     assert_eq!(ann.get(&path).await, (200, edited.clone()));
-    let versions = ann
+    let list = ann
         .done("GET", &format!("{path}/versions"), Value::Null, 200)
         .await;
-    let versions = versions["items"].as_array().unwrap();
+    assert_eq!(
+        (&list["has_more"], list.get("next_cursor")),
+        (&json!(false), None)
+    );
+    assert_eq!(list["as_of"]["seq"], edited["version"]);
+    assert_eq!(list["as_of"]["epoch"], sent["epoch"]);
+    let versions = list["items"].as_array().unwrap();
+    let mut cursor = String::new();
+    for index in 0..3 {
+        let path = format!("{path}/versions?limit=1&cursor={cursor}");
+        let page = ann.done("GET", &path, Value::Null, 200).await;
+        assert_eq!(page["items"], json!([versions[index]]));
+        assert_eq!(page["has_more"], index < 2);
+        cursor = page["next_cursor"].as_str().unwrap_or_default().to_owned();
+    }
+    let foreign = format!("{path}/versions?limit=201");
+    assert_eq!(ann.get(&foreign).await.0, 400);
     assert_eq!(versions.len(), 3, "{versions:?}");
     assert_eq!(
         (&versions[0]["title"], &versions[0]["version"]),

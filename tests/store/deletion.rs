@@ -13,7 +13,7 @@ use hubbub::store::{
 };
 use uuid::Uuid;
 
-use crate::fixture::{TestStore, entry, in_room};
+use crate::fixture::{TestStore, entry, in_room, versions};
 
 crate::on_every_database!(
     the_data_of_an_account_is_gone_with_its_deletion,
@@ -280,7 +280,7 @@ async fn versions_lose_the_name_and_positions_are_removed(test: &TestStore) {
         .unwrap()
         == DeletionStep::More
     {}
-    let versions = store.versions(&edit.message).await.unwrap().unwrap();
+    let versions = versions(test, &edit.message).await;
     assert_eq!(versions.len(), 2);
     for version in versions {
         let text = String::from_utf8(version.record.to_vec()).unwrap();

@@ -13,7 +13,7 @@ use hubbub_test_support::database::DatabaseKind;
 use parking_lot::Mutex;
 
 use crate::deletion::{announce, create, job, message, rewrite};
-use crate::fixture::{TestStore, in_room};
+use crate::fixture::{TestStore, in_room, versions};
 
 crate::on_every_database!(
     the_job_brings_no_deleted_message_back,
@@ -140,7 +140,7 @@ async fn versions_of_a_damaged_message_stop_nothing(test: &TestStore) {
     delete_account(test, user).await;
     let report = pass(test, user, rewrite(&id)).await;
     assert_eq!((report.passes, report.skipped), (1, skipped));
-    let versions = test.store.versions(&of(&last)).await.unwrap().unwrap();
+    let versions = versions(test, &of(&last)).await;
     assert_eq!(versions.len(), 2);
     for version in versions {
         let text = String::from_utf8(version.record.to_vec()).unwrap();

@@ -7,7 +7,7 @@ use hubbub::domain::{Epoch, RoomId, Timestamp, UserId};
 use hubbub::store::sql::{DatabaseUrl, Settings, SqlStore};
 use hubbub::store::{
     ArchiveStore as _, ArchiveWindow, ArchivedEntry, ArchivedRoom, BeginOutcome, CommitOutcome,
-    NewEpoch, StoredKind,
+    MAX_VERSIONS, MessageRef, MessageStore as _, MessageVersion, NewEpoch, StoredKind,
 };
 use hubbub_test_support::database::{DatabaseKind, TestDatabase};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
@@ -110,6 +110,26 @@ impl TestStore {
         rows.iter().map(|row| sqlx::Row::get(row, 0)).collect()
     }
 
+    /// Inserts rows past the store. `into`: the table with its columns.
+    pub async fn insert(&self, into: &str, rows: impl IntoIterator<Item = String>) {
+        // The arguments of a client have a limit.
+        const MAX_BYTES: usize = 64 * 1024;
+        let mut values = String::new();
+        for row in rows {
+            if values.len() + row.len() > MAX_BYTES {
+                self.execute(&format!("INSERT INTO {into} VALUES {values}"))
+                    .await;
+                values.clear();
+            }
+            if !values.is_empty() {
+                values.push_str(", ");
+            }
+            values.push_str(&row);
+        }
+        self.execute(&format!("INSERT INTO {into} VALUES {values}"))
+            .await;
+    }
+
     /// Runs a statement past the store.
     pub async fn execute(&self, text: &str) {
         execute(&self.database, text).await;
@@ -167,6 +187,14 @@ pub fn entry(seq: u64) -> ArchivedEntry {
         send_key: None,
         record: Bytes::from(format!("{{\"n\":{seq}}}")),
     }
+}
+
+/// All versions of a message.
+pub async fn versions(test: &TestStore, message: &MessageRef) -> Vec<MessageVersion> {
+    let page = test.store.versions(message, None, MAX_VERSIONS).await;
+    let page = page.unwrap().unwrap();
+    assert_eq!(page.next, None);
+    page.versions
 }
 
 /// Entries of one room, as a commit takes them.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{CurrentMessage, Messages, message_ref, no_such_message, refused};
 use crate::domain::policy::{Permit, Reading};
 use crate::domain::{Head, Reaction, Refusal, Timestamp, UserId};
-use crate::store::MessageVersion;
+use crate::store::VersionPage;
 
 /// A pinned message.
 #[derive(Debug, Clone)]
@@ -73,7 +73,8 @@ impl Messages {
         Ok(found.into())
     }
 
-    /// The forms that a message has had, oldest first. A deleted message has none.
+    /// The forms that a message has had behind a position, oldest first, and the position of the room that
+    /// they reflect. A deleted message has none.
     ///
     /// # Errors
     /// `not_found`, `unavailable`.
@@ -81,11 +82,15 @@ impl Messages {
         &self,
         permit: &Permit<Reading>,
         id: Uuid,
-    ) -> Result<Vec<MessageVersion>, Refusal> {
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<(VersionPage, Head), Refusal> {
+        let as_of = self.head(permit.room()).await?;
         let message = message_ref(permit.room(), id);
         self.find(&message, permit.hidden_seq()).await?;
-        let versions = self.store.versions(&message).await.map_err(refused)?;
-        versions.ok_or_else(no_such_message)
+        let page = self.store.versions(&message, after, limit).await;
+        let page = page.map_err(refused)?.ok_or_else(no_such_message)?;
+        Ok((page, as_of))
     }
 
     /// The replies in a thread after a number, at most `limit`.

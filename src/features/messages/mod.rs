@@ -30,6 +30,7 @@ pub use crate::backplane::Entry;
 pub use crate::backplane::message_form::encode_reactions;
 pub use crate::store::{
     MessageState, MessageVersion, ReadPosition, RoomUnread, ThreadState, Unread, UserThread,
+    VersionPage,
 };
 pub use change::{ChangeRefused, Made};
 pub use edit::{EditFields, Replacement};

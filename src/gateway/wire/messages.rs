@@ -14,7 +14,7 @@ use crate::domain::{Code, Head, Limits, Reaction, Refusal, RoomId, UserId};
 use crate::features::messages::{
     ChangeRefused, CurrentMessage, EditFields, Made, MessageState, MessageVersion, PinnedMessage,
     ReadPosition, Reader, Replacement, RoomUnread, ThreadPage, ThreadState, Unread, UserThread,
-    encode_reactions,
+    VersionPage, encode_reactions,
 };
 
 /// What `null` means in a request.
@@ -404,7 +404,7 @@ fn tombstone_json(entry: &Entry) -> Box<RawValue> {
 
 /// A form that a message has had: its record, with its version and when it was made. `None` while its
 /// change is not announced yet.
-pub(crate) fn version_json(version: &MessageVersion) -> Option<Box<RawValue>> {
+fn version_json(version: &MessageVersion) -> Option<Box<RawValue>> {
     if version.version == 0 {
         return None;
     }
@@ -428,6 +428,29 @@ impl<'a> From<&'a Head> for PositionJson<'a> {
         Self {
             seq: head.seq,
             epoch: head.epoch.as_str(),
+        }
+    }
+}
+
+/// A page of the forms of a message.
+#[derive(Serialize)]
+pub(crate) struct VersionList<'a> {
+    /// The forms whose announcements are published, oldest first.
+    items: Vec<Box<RawValue>>,
+    has_more: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+    as_of: PositionJson<'a>,
+}
+
+impl<'a> VersionList<'a> {
+    /// The next page begins at the cursor.
+    pub fn of(page: &VersionPage, next_cursor: Option<String>, as_of: &'a Head) -> Self {
+        Self {
+            items: page.versions.iter().filter_map(version_json).collect(),
+            has_more: next_cursor.is_some(),
+            next_cursor,
+            as_of: as_of.into(),
         }
     }
 }

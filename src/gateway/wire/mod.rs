@@ -52,8 +52,8 @@ pub(crate) use frame::{encode_ack, is_ping, json_text, parse_frame, pong};
 pub use incoming::{MalformedEvent, RawEvent};
 pub(crate) use messages::{
     ChangeAck, EditRequest, Null, PinList, ReactionList, ReadAck, ReadRequest, ReaderJson,
-    RoomUnreadJson, ThreadList, UnreadRequest, UserThreadJson, current_json, edit_fields, if_match,
-    version_json,
+    RoomUnreadJson, ThreadList, UnreadRequest, UserThreadJson, VersionList, current_json,
+    edit_fields, if_match,
 };
 pub use packet::parse_packet;
 pub(crate) use page::Page;

@@ -8,7 +8,7 @@ use hubbub::store::{
 use serde_json::json;
 
 use super::fixture::*;
-use crate::fixture::{TestStore, in_room, room};
+use crate::fixture::{TestStore, in_room, room, versions};
 
 crate::on_every_database!(
     twenty_concurrent_editors_of_one_version_have_one_winner,
@@ -73,7 +73,7 @@ async fn edits_without_a_version_have_one_order(test: &TestStore) {
     for (row, revision) in rows.iter().zip(1..) {
         assert_eq!(published_at(test, row, 1).await.row.revision, revision);
     }
-    let versions = test.store.versions(&of(&entry)).await.unwrap().unwrap();
+    let versions = versions(test, &of(&entry)).await;
     assert_eq!(versions.len(), 21);
 }
 
@@ -216,7 +216,7 @@ async fn the_versions_of_a_message_are_listed(test: &TestStore) {
         .edit(&edit_of(&entry, "fourth", None))
         .await
         .unwrap();
-    let versions = test.store.versions(&of(&entry)).await.unwrap().unwrap();
+    let versions = versions(test, &of(&entry)).await;
     let listed: Vec<(u64, String)> = versions
         .iter()
         .map(|version| (version.version, content(&version.record)))

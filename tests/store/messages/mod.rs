@@ -7,3 +7,4 @@ mod fixture;
 mod given_up;
 mod projection;
 mod reactions;
+mod versions;

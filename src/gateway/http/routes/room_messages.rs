@@ -10,11 +10,12 @@ use super::super::messages::{DeleterInRoom, MessageInPath, ReaderInRoom, SenderI
 use super::super::reply::Reply;
 use crate::domain::{Limits, Refusal, UserId};
 use crate::gateway::wire::{
-    ChangeAck, EditRequest, Page, PageQuery, ReaderJson, ThreadList, current_json, encode_cursor,
-    if_match, version_json,
+    ChangeAck, EditRequest, Page, PageQuery, ReaderJson, ThreadList, VersionList, current_json,
+    encode_cursor, if_match,
 };
 
 /// The names of lists in cursors.
+const VERSIONS: &str = "versions";
 const THREAD: &str = "thread";
 const READERS: &str = "readers";
 
@@ -94,10 +95,15 @@ pub(in crate::gateway::http) async fn delete(
 pub(in crate::gateway::http) async fn versions(
     reader: ReaderInRoom,
     MessageInPath(id): MessageInPath,
+    QueryParameters(query): QueryParameters<PageQuery>,
 ) -> Result<Reply, Refusal> {
-    let versions = reader.messages.versions(&reader.permit, id).await?;
-    let items = versions.iter().filter_map(version_json).collect();
-    Ok(Reply::ok(&Page::complete(items)))
+    let (limit, after) = (query.limit()?, query.position::<u64>(VERSIONS)?);
+    let (page, as_of) = reader
+        .messages
+        .versions(&reader.permit, id, after, limit)
+        .await?;
+    let next = page.next.map(|next| encode_cursor(VERSIONS, &next));
+    Ok(Reply::ok(&VersionList::of(&page, next, &as_of)))
 }
 
 /// `GET …/messages/{id}/thread`: the message, and the replies in its thread.

@@ -290,26 +290,30 @@ pub(in crate::store::sql) fn shortened(
     entry: &ArchivedEntry,
     record: &[u8],
 ) -> (i64, Vec<u8>) {
-    form::shorten(record, &columns(room, entry))
-}
-
-/// A record of this entry's message, from its form and its stored part.
-pub(in crate::store::sql) fn restored(
-    room: &RoomId,
-    entry: &ArchivedEntry,
-    form: i64,
-    stored: Vec<u8>,
-) -> Bytes {
-    form::restore(form, stored, &columns(room, entry))
-}
-
-fn columns<'a>(room: &'a RoomId, entry: &'a ArchivedEntry) -> Columns<'a> {
-    Columns {
+    let columns = Columns {
         id: entry.id,
         room: room.as_str(),
         user: entry.user.as_str(),
         send_key: entry.send_key.as_deref(),
-    }
+    };
+    form::shorten(record, &columns)
+}
+
+/// A record of the message with this id, room, author and key of its send, from its form and its stored part.
+pub(in crate::store::sql) fn restored(
+    (id, room, user): (Uuid, &RoomId, &str),
+    send_key: Vec<u8>,
+    form: i64,
+    stored: Vec<u8>,
+) -> Outcome<Bytes> {
+    let send_key = key_text(send_key)?;
+    let columns = Columns {
+        id,
+        room: room.as_str(),
+        user,
+        send_key: send_key.as_deref(),
+    };
+    Ok(form::restore(form, stored, &columns))
 }
 
 /// The key of a send; empty without one.

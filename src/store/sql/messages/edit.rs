@@ -1,7 +1,7 @@
 //! Edits a message.
 
 use super::target::{self, NewChange, StateRow, Target};
-use super::{loaded, state};
+use super::{loaded, state, versions};
 use crate::domain::{MessageChangeKind, UserId};
 use crate::store::sql::archive::entries;
 use crate::store::sql::archive::projection;
@@ -92,5 +92,7 @@ async fn replace(
         by: &edit.by.user,
         before,
     };
-    target::record(conn, target, row, change).await
+    let outcome = target::record(conn, target, row, change).await?;
+    versions::forget_oldest(conn, (target.room_no, target.seq), row.revision + 1).await?;
+    Ok(outcome)
 }

@@ -40,8 +40,8 @@ pub(super) use forms::of_room as forms;
 use super::store::SqlStore;
 use crate::domain::{MessageChangeKind, MessageForm, Reaction, RoomId, UserId};
 use crate::store::{
-    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore,
-    MessageVersion, Pin, PublishedChange, ReactionChange, Result, StoredMessage,
+    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore, Pin,
+    PublishedChange, ReactionChange, Result, StoredKind, StoredMessage, VersionPage,
 };
 
 /// The columns of an entry `e`, as [`EntryRow`](super::archive::entries::EntryRow) has them.
@@ -109,8 +109,13 @@ impl MessageStore for SqlStore {
         state::states(self.db(), room, seqs).await
     }
 
-    async fn versions(&self, message: &MessageRef) -> Result<Option<Vec<MessageVersion>>> {
-        versions::versions(self.db(), message).await
+    async fn versions(
+        &self,
+        message: &MessageRef,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Option<VersionPage>> {
+        versions::versions(self.db(), message, after, limit).await
     }
 
     async fn reactions(&self, message: &MessageRef) -> Result<Option<Vec<Reaction>>> {
@@ -150,6 +155,9 @@ const fn stored_kind(kind: MessageChangeKind) -> i64 {
         MessageChangeKind::Unpinned => UNPINNED,
     }
 }
+
+/// The kinds of entries that are messages.
+const LISTED_KINDS: [StoredKind; 2] = [StoredKind::MESSAGE, StoredKind::DELETED];
 
 const EDITED: i64 = 1;
 const DELETED: i64 = 2;
