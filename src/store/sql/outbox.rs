@@ -71,6 +71,22 @@ pub(super) async fn add_at(conn: &mut Conn, row: NewRow, due_at: i64) -> Outcome
     conn.run(ADD, values).await.map(drop)
 }
 
+/// Lets a row that was given up wait again. Returns false if there is no such row. It is locked until the end
+/// of the transaction.
+pub(super) async fn wait_again(conn: &mut Conn, row: OutboxId) -> Outcome<bool> {
+    const LOCK: &str =
+        "SELECT CAST(state AS {bigint}) FROM hubbub_outbox WHERE id = ? {for_update}";
+    const REVIVE: &str = "UPDATE hubbub_outbox SET state = 0, due_at = 0 WHERE id = ?";
+    let state: Option<(i64,)> = conn.first(LOCK, args![row]).await?;
+    let Some((state,)) = state else {
+        return Ok(false);
+    };
+    if state != 0 {
+        conn.run(REVIVE, args![row]).await?;
+    }
+    Ok(true)
+}
+
 /// `id, room_id, type, payload, attempts`, and the time of the first claim.
 pub(super) type Row = (i64, Option<Text>, Text, Text, i64, i64);
 

@@ -37,9 +37,10 @@ async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outco
         return Ok(ChangeOutcome::Forbidden);
     }
     if target.is_deleted() {
-        let deletion = target::last_change(conn, &target, MessageChangeKind::Deleted).await?;
+        let kind = MessageChangeKind::Deleted;
+        let announced = target::announced_again(conn, &target, kind).await?;
         let missing = || Fault::Broken("the deletion of a message was not recorded".to_owned());
-        return Ok(target.changed(deletion.ok_or_else(missing)?.announced()));
+        return Ok(target.changed(announced.ok_or_else(missing)?));
     }
     let row = target::lock_row(conn, &target).await?;
     let thread = thread(&target.entry.record).map(|thread| thread.to_string());

@@ -37,14 +37,15 @@ async fn edit_in(conn: &mut Conn, edit: &MessageEdit) -> Outcome<ChangeOutcome> 
     if edited.record.len() > MAX_RECORD_BYTES {
         return Err(Fault::Broken("a record is too large".to_owned()));
     }
-    let row = target::lock_row(conn, &target).await?;
-    let last = target::last_change(conn, &target, MessageChangeKind::Edited).await?;
+    let kind = MessageChangeKind::Edited;
     if edited.record == target.entry.record {
-        let unchanged = Announced::At(loaded(row.version.unwrap_or(target.seq)));
-        return Ok(target.changed(last.map_or(unchanged, |last| last.announced())));
+        let announced = target::announced_again(conn, &target, kind).await?;
+        let never = Announced::At(target.entry.seq);
+        return Ok(target.changed(announced.unwrap_or(never)));
     }
-    let pending = match last {
-        Some(last) if target::is_pending(conn, last).await? => Some(last),
+    let row = target::lock_row(conn, &target).await?;
+    let pending = match target::last_change(conn, &target, kind).await? {
+        Some(last) if target::is_pending(conn, &last).await? => Some(last),
         _ => None,
     };
     if let Some(seen) = edit.version {

@@ -81,9 +81,9 @@ async fn repeated(
     target: &Target,
     kind: MessageChangeKind,
 ) -> Outcome<ChangeOutcome> {
-    let last = target::last_change(conn, target, kind).await?;
+    let announced = target::announced_again(conn, target, kind).await?;
     let never = Announced::At(target.entry.seq);
-    Ok(target.changed(last.map_or(never, |last| last.announced())))
+    Ok(target.changed(announced.unwrap_or(never)))
 }
 
 async fn is_full(conn: &mut Conn, room_no: i64) -> Outcome<bool> {

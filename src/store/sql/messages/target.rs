@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{entry_columns, loaded, stored_kind};
+use super::{entry_columns, loaded, stored_kind, user};
 use crate::domain::{MessageChangeKind, RoomId, UserId};
 use crate::store::sql::accounts::now;
 use crate::store::sql::archive::entries::{self, EntryRow};
@@ -12,7 +12,7 @@ use crate::store::sql::outbox;
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{
     Announced, ArchivedEntry, ChangeOutcome, ChangeRow, Changed, Changer, MessageRef, NewRow,
-    StoredKind,
+    OutboxId, StoredKind,
 };
 
 /// The messages that one statement locks.
@@ -193,17 +193,18 @@ pub(super) async fn lock_row(conn: &mut Conn, target: &Target) -> Outcome<StateR
 }
 
 /// A recorded change.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct LastChange {
     pub revision: i64,
     /// The number of its announcement, once it is published.
-    pub seq: Option<i64>,
+    seq: Option<i64>,
     /// The row of the outbox that announces it.
-    row: i64,
+    row: OutboxId,
+    user: UserId,
 }
 
 impl LastChange {
-    pub fn announced(self) -> Announced {
+    fn announced(&self) -> Announced {
         match self.seq {
             Some(seq) => Announced::At(loaded(seq)),
             None => Announced::ByRow {
@@ -219,16 +220,54 @@ pub(super) async fn last_change(
     target: &Target,
     kind: MessageChangeKind,
 ) -> Outcome<Option<LastChange>> {
-    const LAST: &str = "SELECT revision, change_seq, outbox_id FROM hubbub_message_changes \
-        WHERE room_no = ? AND seq = ? AND kind = ? ORDER BY revision DESC LIMIT 1";
+    const LAST: &str = "SELECT revision, change_seq, outbox_id, user_id \
+        FROM hubbub_message_changes WHERE room_no = ? AND seq = ? AND kind = ? \
+        ORDER BY revision DESC LIMIT 1";
     let values = args![target.room_no, target.seq, stored_kind(kind)];
-    let found: Option<(i64, Option<i64>, i64)> = conn.first(LAST, values).await?;
-    Ok(found.map(|(revision, seq, row)| LastChange { revision, seq, row }))
+    let found: Option<(i64, Option<i64>, i64, Text)> = conn.first(LAST, values).await?;
+    let change = |(revision, seq, row, name)| LastChange {
+        revision,
+        seq,
+        row,
+        user: user(name),
+    };
+    Ok(found.map(change))
+}
+
+/// The announcement of the last change of this kind, for a repeat of it. A row that was given up waits again
+/// afterwards, and one that was removed is replaced: the announcement comes after all.
+///
+/// Locks the row of the outbox, so no state of messages may be locked before.
+pub(super) async fn announced_again(
+    conn: &mut Conn,
+    target: &Target,
+    kind: MessageChangeKind,
+) -> Outcome<Option<Announced>> {
+    const REPLACE: &str = "UPDATE hubbub_message_changes SET outbox_id = ? \
+        WHERE room_no = ? AND seq = ? AND revision = ?";
+    let Some(change) = last_change(conn, target, kind).await? else {
+        return Ok(None);
+    };
+    if change.seq.is_some() || outbox::wait_again(conn, change.row).await? {
+        return Ok(Some(change.announced()));
+    }
+    // A row that is published is removed together with the record of its number.
+    let Some(change) = last_change(conn, target, kind).await? else {
+        return Ok(None);
+    };
+    if change.seq.is_none() {
+        let announcement = change_row(target, kind, change.revision, &change.user);
+        let row = new_row(&target.room, kind, &announcement);
+        let row = outbox::add_one(conn, row, 0).await?;
+        let values = args![row, target.room_no, target.seq, change.revision];
+        conn.run(REPLACE, values).await?;
+    }
+    Ok(Some(change.announced()))
 }
 
 /// Whether a change is about to be announced. If its row was given up, it is not: the next change
 /// announces the newest content.
-pub(super) async fn is_pending(conn: &mut Conn, change: LastChange) -> Outcome<bool> {
+pub(super) async fn is_pending(conn: &mut Conn, change: &LastChange) -> Outcome<bool> {
     const WAITING: &str = "SELECT id FROM hubbub_outbox WHERE id = ? AND state = 0";
     if change.seq.is_some() {
         return Ok(false);
@@ -258,16 +297,7 @@ pub(super) async fn record(
     const RAISE: &str = "UPDATE hubbub_messages SET revision = ? WHERE room_no = ? AND seq = ?";
     add_row(conn, (target.room_no, target.seq)).await?;
     let revision = row.revision + 1;
-    let is_pin = matches!(
-        change.kind,
-        MessageChangeKind::Pinned | MessageChangeKind::Unpinned
-    );
-    let announcement = ChangeRow {
-        id: target.entry.id,
-        target_seq: target.entry.seq,
-        revision: loaded(revision),
-        user_id: is_pin.then(|| change.by.as_str().to_owned()),
-    };
+    let announcement = change_row(target, change.kind, revision, change.by);
     let outbox_row =
         outbox::add_one(conn, new_row(&target.room, change.kind, &announcement), 0).await?;
     let now = now(conn).await?;
@@ -289,6 +319,19 @@ pub(super) async fn record(
     Ok(target.changed(Announced::ByRow {
         revision: loaded(revision),
     }))
+}
+
+fn change_row(target: &Target, kind: MessageChangeKind, revision: i64, user: &UserId) -> ChangeRow {
+    let user_id = match kind {
+        MessageChangeKind::Pinned | MessageChangeKind::Unpinned => Some(user.as_str().to_owned()),
+        _ => None,
+    };
+    ChangeRow {
+        id: target.entry.id,
+        target_seq: target.entry.seq,
+        revision: loaded(revision),
+        user_id,
+    }
 }
 
 /// The row of the outbox that announces a change.
