@@ -7,7 +7,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Result, RetentionClaim, RetentionRun};
-use crate::domain::{Epoch, Head, MessageForm, RoomId, Timestamp, UserId};
+use crate::domain::{Epoch, FormContent, Head, MessageForm, RoomId, Timestamp, Tombstone, UserId};
 
 /// The kind of an archived entry, as stored. A number must never be reused for another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +205,17 @@ pub struct Run {
 /// A room and a number in it.
 pub type RoomNumber = (RoomId, u64);
 
+/// The work of one call of [`ArchiveStore::delete_up_to`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeletedPart {
+    /// The entries that were deleted.
+    pub entries: u64,
+    /// The bytes of their records, as stored.
+    pub bytes: u64,
+    /// Whether there may be more to delete.
+    pub has_more: bool,
+}
+
 /// The archive's storage, for reading and for rare changes. Every call is atomic, and safe to
 /// repeat. Safe to cancel: a call whose future is dropped is either done or not.
 #[async_trait]
@@ -344,11 +355,12 @@ pub trait ArchiveStore: Send + Sync {
     async fn expired(&self, room: &RoomId, cutoff: Timestamp) -> Result<Option<u64>>;
 
     /// Deletes the oldest entries up to `cut`, at most `limit` of them, from every table that has data
-    /// of messages. Returns the number of entries and the bytes of their records, as stored.
+    /// of messages. It deletes fewer, or a part of the rows of one message, where more rows belong to them
+    /// than one transaction should delete.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
-    async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<(u64, u64)>;
+    async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<DeletedPart>;
 
     /// The number and the bytes of the entries that [`delete_up_to`](Self::delete_up_to) would delete
     /// without a limit.

@@ -31,8 +31,9 @@ pub use accounts::{
 };
 pub use archive::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, BeginOutcome, CommitOutcome, EPOCHS_KEPT, Fence,
-    MAX_RECORD_BYTES, MissingPage, NewEpoch, RoomAudit, RoomNumber, Run, StoredKind,
+    ArchivedSend, BATCH_BYTES, BATCH_ENTRIES, BeginOutcome, CommitOutcome, DeletedPart,
+    EPOCHS_KEPT, Fence, MAX_RECORD_BYTES, MissingPage, NewEpoch, RoomAudit, RoomNumber, Run,
+    StoredKind,
 };
 pub use bot_tokens::{BotTokenStore, NewBotToken};
 pub use chats::{

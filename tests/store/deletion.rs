@@ -1,6 +1,7 @@
 //! Deleting an account: its data is gone at once, and its messages become anonymous in steps.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hubbub::backplane::anonymous::{Unreadable, anonymise};
@@ -11,6 +12,7 @@ use hubbub::store::{
     DeletionStore, LoginName, NewAccount, NewOneTimeToken, NewRow, NewSession, Outbox,
     RecoveryStore, Rewrite, Rewritten, StoredKind, TokenPurpose,
 };
+use hubbub_test_support::database::DatabaseKind;
 use uuid::Uuid;
 
 use crate::fixture::{TestStore, entry, in_room, versions};
@@ -19,6 +21,8 @@ crate::on_every_database!(
     the_data_of_an_account_is_gone_with_its_deletion,
     messages_of_a_deleted_user_lose_the_name_in_steps_that_go_on_in_another_process,
     versions_lose_the_name_and_positions_are_removed,
+    many_mentions_are_removed_in_steps,
+    many_versions_are_rewritten_in_steps,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -286,4 +290,98 @@ async fn versions_lose_the_name_and_positions_are_removed(test: &TestStore) {
         let text = String::from_utf8(version.record.to_vec()).unwrap();
         assert!(text.contains(r#""username":"deleted user""#), "{text}");
     }
+}
+
+async fn count(test: &TestStore, table: &str) -> u64 {
+    let text = format!("SELECT CAST(COUNT(*) AS CHAR(9)) FROM {table}");
+    test.lines(&text).await[0].trim().parse().unwrap()
+}
+
+async fn many_mentions_are_removed_in_steps(test: &TestStore) {
+    let store = &test.store;
+    let user = create(store).await;
+    let mention = async |user: &str, count: u64| {
+        let rows = (1..=count).map(|seq| format!("(1, {seq}, '{user}', 'bob')"));
+        let into = "hubbub_mentions (room_no, seq, user_id, author_id)";
+        test.insert(into, rows).await;
+    };
+    mention(&user.to_string(), 12_000).await;
+    mention("eve", 3).await;
+    store
+        .delete_account(user, "hash".to_owned(), job(), announce())
+        .await
+        .unwrap();
+    let rewrite = rewrite(&user.to_string());
+    let mut left = vec![count(test, "hubbub_mentions").await];
+    for pass in [DeletionStep::FirstPassComplete, DeletionStep::Finished] {
+        loop {
+            let step = store.rewrite_next(user, rewrite.clone(), job()).await;
+            left.push(count(test, "hubbub_mentions").await);
+            match step.unwrap() {
+                DeletionStep::More => assert!(left.len() < 20),
+                end => break assert_eq!(end, pass),
+            }
+        }
+        // As for a message that is archived late.
+        if pass == DeletionStep::FirstPassComplete {
+            mention(&user.to_string(), 6_000).await;
+        }
+    }
+    assert_eq!(left, [7_003, 2_003, 3, 1_003, 3]);
+    assert_eq!(
+        test.lines("SELECT user_id FROM hubbub_mentions").await,
+        ["eve"; 3]
+    );
+}
+
+async fn many_versions_are_rewritten_in_steps(test: &TestStore) {
+    let store = &test.store;
+    let user = create(store).await;
+    let id = user.to_string();
+    let messages: Vec<ArchivedEntry> = (1..=4).map(|seq| message(&id, "Ann", "a", seq)).collect();
+    test.commit(&in_room("a", &messages)).await;
+    let record = r#"{"user_id":"USER","username":"Ann","content":"x"}"#.replace("USER", &id);
+    let mut rows = Vec::new();
+    for seq in 1..=3 {
+        for revision in 1..=600 {
+            let record = match test.kind() {
+                DatabaseKind::Postgres => format!("'{record}'::bytea"),
+                DatabaseKind::Sqlite => format!("CAST('{record}' AS BLOB)"),
+                DatabaseKind::MariaDb => format!("'{record}'"),
+            };
+            rows.push(format!(
+                "(1, {seq}, {revision}, 1, 0, 1, 1, 0, '{id}', {record})"
+            ));
+        }
+    }
+    let into = "hubbub_message_changes (room_no, seq, revision, kind, form, at, change_seq, \
+        outbox_id, user_id, record)";
+    test.insert(into, rows).await;
+    store
+        .delete_account(user, "hash".to_owned(), job(), announce())
+        .await
+        .unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (counted, inner) = (calls.clone(), rewrite(&id));
+    let rewrite: Rewrite = Arc::new(move |record| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        inner(record)
+    });
+    let mut steps = Vec::new();
+    while store
+        .rewrite_next(user, rewrite.clone(), job())
+        .await
+        .unwrap()
+        == DeletionStep::More
+    {
+        steps.push(calls.swap(0, Ordering::Relaxed));
+    }
+    assert_eq!(steps, [601, 601, 602]);
+    let names = "SELECT user_id FROM hubbub_message_changes WHERE record = ";
+    let left = match test.kind() {
+        DatabaseKind::Postgres => format!("{names}'{record}'::bytea"),
+        DatabaseKind::Sqlite => format!("{names}CAST('{record}' AS BLOB)"),
+        DatabaseKind::MariaDb => format!("{names}'{record}'"),
+    };
+    assert_eq!(test.lines(&left).await, Vec::<String>::new());
 }

@@ -1,7 +1,9 @@
 //! Deleting old entries.
 
 use hubbub::domain::{Epoch, Head, Timestamp};
-use hubbub::store::{ArchiveStore as _, Fence, NewEpoch, RetentionClaim, RetentionRun};
+use hubbub::store::{
+    ArchiveStore as _, DeletedPart, Fence, NewEpoch, RetentionClaim, RetentionRun,
+};
 
 use crate::fixture::{Conflict, Stored, TestStore, entry, in_room, room};
 
@@ -9,6 +11,7 @@ crate::on_every_database!(
     a_late_commit_does_not_add_what_retention_has_deleted,
     entries_expire_up_to_the_first_that_is_young,
     expired_entries_are_deleted_in_steps,
+    a_step_deletes_few_rows_of_other_tables,
     numbering_goes_on_after_everything_was_deleted,
     losses_before_the_cut_are_forgotten,
     a_count_finds_what_would_be_deleted,
@@ -59,26 +62,95 @@ async fn expired_entries_are_deleted_in_steps(store: &TestStore) {
     };
     let name = room("r");
     let step = || store.store.delete_up_to(&name, 7, 4);
-    assert_eq!(step().await.unwrap(), (4, bytes(0..4)));
+    let part = |entries, bytes, has_more| DeletedPart {
+        entries,
+        bytes,
+        has_more,
+    };
+    assert_eq!(step().await.unwrap(), part(4, bytes(0..4), true));
     assert_eq!(store.seqs("r").await, (5..=10).collect::<Vec<_>>());
     let known = store.room("r").await;
     assert_eq!((known.first, known.oldest, known.head), (5, 5, 10));
-    assert_eq!(step().await.unwrap(), (3, bytes(4..7)));
-    assert_eq!(step().await.unwrap(), (0, 0));
+    assert_eq!(step().await.unwrap(), part(3, bytes(4..7), false));
+    assert_eq!(step().await.unwrap(), part(0, 0, false));
     let audit = store.store.audit(&room("r")).await.unwrap();
     assert_eq!((audit.entries, audit.first, audit.cut), (3, 8, 7));
     assert_eq!((audit.missing, audit.lost), (vec![], 0));
     assert_eq!(store.seqs("s").await, [1, 2, 3]);
     assert_eq!(store.store.close_holes(&room("r")).await.unwrap(), []);
     let unknown = store.store.delete_up_to(&room("x"), 7, 4).await;
-    assert_eq!(unknown.unwrap(), (0, 0));
+    assert_eq!(unknown.unwrap(), part(0, 0, false));
+}
+
+/// Rows of a table for each of the messages 1 to 4.
+async fn fill_table(store: &TestStore, into: &str, row: fn(u64, u64) -> String) {
+    let counts = [(1, 3), (2, 30), (3, 2), (4, 9)];
+    let rows = counts
+        .into_iter()
+        .flat_map(|(seq, count)| (0..count).map(move |index| row(seq, index)));
+    store.insert(into, rows).await;
+}
+
+async fn count(store: &TestStore, table: &str) -> u64 {
+    let text = format!("SELECT CAST(COUNT(*) AS CHAR(9)) FROM {table}");
+    store.lines(&text).await[0].trim().parse().unwrap()
+}
+
+async fn a_step_deletes_few_rows_of_other_tables(store: &TestStore) {
+    store.fill("r", 1..=6).await;
+    let reactions = "hubbub_reactions (room_no, seq, emoji, user_id, at)";
+    fill_table(store, reactions, |seq, user| {
+        format!("(1, {seq}, 'e{}', 'u{user}', 1)", user % 3)
+    })
+    .await;
+    let mentions = "hubbub_mentions (room_no, seq, user_id, author_id)";
+    fill_table(store, mentions, |seq, user| {
+        format!("(1, {seq}, 'u{user}', 'ann')")
+    })
+    .await;
+    let positions = "hubbub_thread_positions (room_no, root_seq, read_seq, user_id)";
+    fill_table(store, positions, |seq, user| {
+        format!("(1, {seq}, 9, 'u{user}')")
+    })
+    .await;
+    let tables = [
+        "hubbub_reactions",
+        "hubbub_mentions",
+        "hubbub_thread_positions",
+    ];
+    let (mut entries, mut steps) = (Vec::new(), 0);
+    loop {
+        let mut before = Vec::new();
+        for table in tables {
+            before.push(count(store, table).await);
+        }
+        let part = store.store.delete_up_to(&room("r"), 5, 2).await.unwrap();
+        steps += 1;
+        assert!(steps < 20);
+        entries.push(part.entries);
+        for (table, before) in tables.into_iter().zip(before) {
+            let deleted = before - count(store, table).await;
+            assert!(deleted <= 10, "{table}: {deleted}");
+        }
+        let first = store.seqs("r").await[0];
+        assert_eq!(store.room("r").await.first, first);
+        if !part.has_more {
+            break;
+        }
+    }
+    // The message 2 takes two steps by itself, and goes with a third one.
+    assert_eq!(entries, [1, 0, 0, 1, 1, 2, 0]);
+    assert_eq!(store.seqs("r").await, [6]);
+    for table in tables {
+        assert_eq!(count(store, table).await, 0, "{table}");
+    }
 }
 
 async fn numbering_goes_on_after_everything_was_deleted(store: &TestStore) {
     store.fill("r", 1..=5).await;
     // Not beyond the last entry.
     let deleted = store.store.delete_up_to(&room("r"), 99, 100).await.unwrap();
-    assert_eq!(deleted.0, 5);
+    assert_eq!(deleted.entries, 5);
     let known = store.room("r").await;
     assert_eq!((known.first, known.oldest, known.head), (6, 6, 5));
     let audit = store.store.audit(&room("r")).await.unwrap();
@@ -107,7 +179,7 @@ async fn a_count_finds_what_would_be_deleted(store: &TestStore) {
     }
     let counted = store.store.count_up_to(&name, 7).await.unwrap();
     let deleted = store.store.delete_up_to(&name, 7, 100).await.unwrap();
-    assert_eq!(counted, deleted);
+    assert_eq!(counted, (deleted.entries, deleted.bytes));
     let unknown = store.store.count_up_to(&room("x"), 7).await;
     assert_eq!(unknown.unwrap(), (0, 0));
 }
@@ -182,7 +254,7 @@ async fn a_late_commit_does_not_add_what_retention_has_deleted(store: &TestStore
     store.fill("r", [1, 2, 4, 5]).await;
     store.fill("other", [1, 2]).await;
     let deleted = store.store.delete_up_to(&room("r"), 5, 100).await.unwrap();
-    assert_eq!(deleted.0, 4);
+    assert_eq!(deleted.entries, 4);
     let mut late = in_room("r", &[entry(3), entry(6)]);
     late.extend(in_room("other", &[entry(3)]));
     let mut writer = store.store.writer(0);

@@ -186,11 +186,11 @@ impl<'a> Pass<'a> {
         }
         loop {
             let began = Instant::now();
-            let (entries, bytes) = self.store.delete_up_to(room, cut, STEP).await?;
-            self.run.entries += entries;
-            self.run.bytes += bytes;
+            let part = self.store.delete_up_to(room, cut, STEP).await?;
+            self.run.entries += part.entries;
+            self.run.bytes += part.bytes;
             self.hooks.deleted(room);
-            if entries < STEP as u64 {
+            if !part.has_more {
                 return Ok(true);
             }
             self.hooks.pause(&self.run, began.elapsed()).await;

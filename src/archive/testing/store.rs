@@ -10,8 +10,8 @@ use super::writer::FakeWriter;
 use crate::domain::{Epoch, MessageForm, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, BeginOutcome, EPOCHS_KEPT, MissingPage, NewEpoch, Result, RetentionClaim,
-    RetentionRun, RoomAudit, RoomNumber, Run,
+    ArchivedSend, BeginOutcome, DeletedPart, EPOCHS_KEPT, MissingPage, NewEpoch, Result,
+    RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run,
 };
 
 /// The numbers of one part of a search for missing ones.
@@ -221,11 +221,11 @@ impl ArchiveStore for FakeStore {
         Ok(expired.last().map(|entry| entry.seq))
     }
 
-    async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<(u64, u64)> {
+    async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<DeletedPart> {
         self.arrive().await?;
         let mut data = self.0.data.lock();
         let Some(room) = data.rooms.get_mut(room) else {
-            return Ok((0, 0));
+            return Ok(DeletedPart::default());
         };
         let (mut entries, mut bytes) = (0, 0);
         while entries < limit as u64
@@ -239,7 +239,11 @@ impl ArchiveStore for FakeStore {
         }
         let cut = room.cut;
         room.lost.retain(|seq| *seq > cut);
-        Ok((entries, bytes))
+        Ok(DeletedPart {
+            entries,
+            bytes,
+            has_more: entries >= limit as u64,
+        })
     }
 
     async fn count_up_to(&self, room: &RoomId, cut: u64) -> Result<(u64, u64)> {

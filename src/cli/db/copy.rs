@@ -337,8 +337,7 @@ impl Copy {
         while store
             .delete_up_to(room, state.cut, DELETED_PER_STEP)
             .await?
-            .0
-            > 0
+            .has_more
         {}
         self.copy_tables(room).await?;
         store.set_room_state(room, state).await?;

@@ -18,6 +18,7 @@ pub mod file_lock;
 mod fuzz;
 mod idempotency;
 mod jobs;
+mod limited_delete;
 mod messages;
 mod meta;
 pub mod migrate;

@@ -11,6 +11,7 @@ use crate::store::sql::chats;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::idempotency;
+use crate::store::sql::limited_delete::{LimitedDelete, limited_delete};
 use crate::store::sql::meta::{self, LAST_ADMIN};
 use crate::store::sql::outbox;
 use crate::store::sql::store::SqlStore;
@@ -20,6 +21,8 @@ use crate::store::{
     EndedSessions, NewRow, Result, Rewrite,
 };
 
+/// The rows of one table that a transaction deletes.
+const ROWS_PER_STEP: i64 = 5000;
 /// The time between the two passes, in milliseconds.
 const SECOND_PASS_DELAY: i64 = 600_000;
 
@@ -121,7 +124,8 @@ async fn delete_in(
     ended.extend(bot_tokens::delete_all(conn, user, announce).await?);
     idempotency::forget_user(conn, user).await?;
     idempotency::redact(conn, user_id(user).as_str()).await?;
-    forget_positions(conn, user).await?;
+    // The job deletes the rest.
+    let _ = forget_positions(conn, user).await?;
     if let Some(Text(email)) = email {
         invites::forget_address(conn, &email).await?;
     }
@@ -157,6 +161,9 @@ async fn rewrite_in(
     let skipped: Option<(i64,)> = conn.first(SKIPPED, args![user]).await?;
     let skipped = skipped.map_or(0, |(skipped,)| skipped);
     let position = Position { room_no, seq };
+    if position.is_start() && forget_positions(conn, user).await? {
+        return Ok(DeletionStep::More);
+    }
     let user_text = user_id(user);
     let step = rewrite::next(conn, position, user_text.as_str(), rewrite).await?;
     // Each pass counts anew: it meets the same entries.
@@ -167,6 +174,11 @@ async fn rewrite_in(
         store_skipped(conn, user, skipped).await?;
         return Ok(DeletionStep::More);
     }
+    // Those of requests that were under way when the account was deleted, and of messages that were archived
+    // late. The next step finds no more messages and comes here again.
+    if pass > 0 && forget_positions(conn, user).await? {
+        return Ok(DeletionStep::More);
+    }
     let skipped = skipped + chats::count_groups(conn, user).await?;
     store_skipped(conn, user, skipped).await?;
     let now = now(conn).await?;
@@ -175,8 +187,6 @@ async fn rewrite_in(
         outbox::add_at(conn, job, now + SECOND_PASS_DELAY).await?;
         return Ok(DeletionStep::FirstPassComplete);
     }
-    // Those of requests that were under way when the account was deleted.
-    forget_positions(conn, user).await?;
     conn.run(FINISH, args![now, user]).await?;
     Ok(DeletionStep::Finished)
 }
@@ -190,15 +200,22 @@ async fn store_skipped(conn: &mut Conn, user: Uuid, skipped: i64) -> Outcome<()>
     conn.run(SET, args![skipped, user]).await.map(drop)
 }
 
-/// Removes how far the user has read, and the messages that mention the user.
-async fn forget_positions(conn: &mut Conn, user: Uuid) -> Outcome<()> {
-    const OF_USER: [&str; 3] = [
-        "DELETE FROM hubbub_positions WHERE user_id = ?",
-        "DELETE FROM hubbub_thread_positions WHERE user_id = ?",
-        "DELETE FROM hubbub_mentions WHERE user_id = ?",
+/// Removes how far the user has read, and that messages mention the user: at most [`ROWS_PER_STEP`] of each.
+/// Returns whether there may be more.
+async fn forget_positions(conn: &mut Conn, user: Uuid) -> Outcome<bool> {
+    const OF_USER: [LimitedDelete; 3] = [
+        limited_delete!("hubbub_positions", "user_id, room_no", "user_id = ?"),
+        limited_delete!(
+            "hubbub_thread_positions",
+            "user_id, room_no, root_seq",
+            "user_id = ?"
+        ),
+        limited_delete!("hubbub_mentions", "user_id, room_no, seq", "user_id = ?"),
     ];
-    for template in OF_USER {
-        conn.run(template, args![user_id(user).as_str()]).await?;
+    let mut has_more = false;
+    for rows in OF_USER {
+        let user = args![user_id(user).as_str()];
+        has_more |= rows.run(conn, user, ROWS_PER_STEP).await?;
     }
-    Ok(())
+    Ok(has_more)
 }

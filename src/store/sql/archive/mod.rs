@@ -40,8 +40,8 @@ use super::unread;
 use crate::domain::{Epoch, MessageForm, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, BeginOutcome, MissingPage, NewEpoch, Result, RetentionClaim, RetentionRun,
-    RoomAudit, RoomNumber, Run,
+    ArchivedSend, BeginOutcome, DeletedPart, MissingPage, NewEpoch, Result, RetentionClaim,
+    RetentionRun, RoomAudit, RoomNumber, Run,
 };
 
 /// Every table with data of messages, by the columns `room_no` and `seq`. Retention deletes from all.
@@ -141,7 +141,7 @@ impl ArchiveStore for SqlStore {
         retention::expired(self.db(), room, cutoff).await
     }
 
-    async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<(u64, u64)> {
+    async fn delete_up_to(&self, room: &RoomId, cut: u64, limit: usize) -> Result<DeletedPart> {
         retention::delete_up_to(self.db(), room, cut, limit).await
     }
 

@@ -14,6 +14,8 @@ use crate::store::{Rewrite, Rewritten, StoredKind};
 /// Entries that one step examines, and rooms that it looks into.
 const ENTRIES_PER_STEP: i64 = 1000;
 const ROOMS_PER_STEP: usize = 50;
+/// Versions that one step examines. A message has no more ([`MAX_VERSIONS`](crate::store::MAX_VERSIONS)).
+const VERSIONS_PER_STEP: i64 = 1000;
 /// Entries that one statement names.
 const IDS_PER_STATEMENT: usize = 500;
 
@@ -67,11 +69,12 @@ pub(in crate::store::sql) async fn next(
         let window = args![position.room_no, position.seq, left];
         let found: Option<(Option<i64>, i64)> = conn.first(WINDOW, window).await?;
         if let Some((Some(last), count)) = found {
+            let end = with_few_versions(conn, position, last, user).await?;
             let has_locked =
-                rewrite_range(conn, position, last, (user, rewrite), &mut counts).await?;
-            position.seq = last;
+                rewrite_range(conn, position, end, (user, rewrite), &mut counts).await?;
+            position.seq = end;
             left -= count;
-            if left <= 0 || has_locked {
+            if left <= 0 || has_locked || end < last {
                 break;
             }
         }
@@ -84,6 +87,23 @@ pub(in crate::store::sql) async fn next(
         position = Position { room_no, seq: 0 };
     }
     Ok(counts.step(Some(position)))
+}
+
+/// The end of the range of entries up to `last` that one step rewrites: with at most [`VERSIONS_PER_STEP`]
+/// versions of the user's messages, or those of one message.
+async fn with_few_versions(
+    conn: &mut Conn,
+    after: Position,
+    last: i64,
+    user: &str,
+) -> Outcome<i64> {
+    const FIRST_EXCESS: &str = "SELECT c.seq FROM hubbub_message_changes c \
+        JOIN hubbub_entries e ON e.room_no = c.room_no AND e.seq = c.seq \
+        WHERE c.room_no = ? AND c.seq > ? AND c.seq <= ? AND c.kind = 1 AND e.user_id = ? \
+        ORDER BY c.seq LIMIT 1 OFFSET ?";
+    let values = args![after.room_no, after.seq, last, user, VERSIONS_PER_STEP];
+    let excess: Option<(i64,)> = conn.first(FIRST_EXCESS, values).await?;
+    Ok(excess.map_or(last, |(seq,)| (seq - 1).max(after.seq + 1)))
 }
 
 impl Counts {
@@ -218,8 +238,8 @@ async fn lock(
     Ok(records)
 }
 
-/// Rewrites what the locked messages were before their edits, one version after another: their number has
-/// no limit, and one that can't be decoded is skipped.
+/// Rewrites what the locked messages were before their edits, one version after another: each may be large,
+/// and one that can't be decoded is skipped.
 async fn rewrite_versions(
     conn: &mut Conn,
     (room, after): (&str, Position),
