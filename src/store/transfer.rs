@@ -46,7 +46,8 @@ pub struct Orphans {
     pub first: i64,
 }
 
-/// The archive's storage, for commands. Every call is atomic and safe to repeat.
+/// The archive's storage, for commands. Every call is safe to repeat, and atomic apart from
+/// [`clear_room`](Self::clear_room).
 #[async_trait]
 pub trait ArchiveTransfer: ArchiveStore {
     /// The state of a room; `None` if the archive doesn't know it.
@@ -140,7 +141,7 @@ pub trait ArchiveTransfer: ArchiveStore {
         after: Option<&DirectoryRow>,
     ) -> Result<Vec<DirectoryRow>>;
 
-    /// Deletes the rows of a room in all of these tables.
+    /// Deletes the rows of a room in all of these tables, in steps.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
@@ -174,7 +175,7 @@ pub trait DirectoryTransfer: Send + Sync {
     /// The names of the tables, in the order in which they are copied.
     fn directory_tables(&self) -> Vec<&'static str>;
 
-    /// Deletes all rows of these tables, atomically.
+    /// Deletes all rows of these tables, in steps.
     ///
     /// # Errors
     /// `Unavailable`.

@@ -167,6 +167,33 @@ async fn a_copy_with_a_changed_message_differs_and_is_no_archive() {
     assert!(refused.contains("incomplete copy"), "{refused}");
 }
 
+/// A source in which each read finds other positions, or other chats, is as one that is in use.
+#[tokio::test]
+async fn a_database_in_use_is_not_reported_as_damaged() {
+    let positions = "ALTER TABLE hubbub_positions RENAME TO positions; \
+        CREATE VIEW hubbub_positions AS SELECT room_no, random() & 65535 AS read_seq, user_id, at \
+        FROM positions; INSERT INTO positions (room_no, read_seq, user_id, at) VALUES (1, 1, 'ann', 1)";
+    // Of two chats with one room the copy gets one.
+    let chats = "ALTER TABLE hubbub_chats RENAME TO chats; \
+        CREATE VIEW hubbub_chats AS SELECT id, room_id, kind, name, history, direct_key, created_by, \
+        created_at, random() & 65535 AS updated_at FROM chats UNION ALL SELECT x'ffffffffffffffffffffffffffffffff', room_id, \
+        kind, name, history, direct_key, created_by, created_at, updated_at FROM chats; \
+        INSERT INTO chats (id, room_id, kind, history, direct_key, created_by, created_at, updated_at) \
+        VALUES (zeroblob(16), 'chat:1', 0, 0, 'k', zeroblob(16), 1, 1)";
+    for change in [positions, chats] {
+        let (from, to) = (seeded(Sqlite, 2, 100), TestDatabase::new(Sqlite));
+        execute(&from, change).await;
+        let url = ["--database-url", &from.url, "--to", &to.url];
+        let ended = run(&[&["copy", "--json"][..], &url].concat());
+        assert_eq!(ended.code, 1, "{}", ended.stderr);
+        let copied = ended.summary();
+        assert_eq!(copied["findings"], json!([]), "{copied}");
+        assert_eq!(copied["is_complete"], false);
+        let next = copied["next"].as_str().unwrap();
+        assert!(next.contains("in use"), "{next}");
+    }
+}
+
 #[tokio::test]
 async fn a_database_with_another_archive_is_no_destination() {
     let (from, to) = (seeded(Sqlite, 2, 100), seeded(Sqlite, 3, 50));

@@ -10,7 +10,7 @@
 //! | `{for_update_of_free}` | – | `FOR UPDATE SKIP LOCKED` | `FOR UPDATE SKIP LOCKED` |
 //! | `{if_absent:column}` | `ON CONFLICT DO NOTHING` | `ON CONFLICT DO NOTHING` | `ON DUPLICATE KEY UPDATE column = column` |
 //! | `{list}` | as many `?` as values | the same | the same |
-//! | `{rows:n}` | as many `(?, …)` of n values as rows | the same | the same |
+//! | `{rows:n}`, `{rows:?, …}` | as many `(?, …)` of n values as rows | the same | the same |
 //!
 //! Lists and rows come in few lengths ([`pad`]): each length is a text of its own, which the database
 //! prepares and a connection caches.
@@ -97,9 +97,11 @@ impl Dialect {
                     }
                     (Some(("if_absent", _)), _) => "ON CONFLICT DO NOTHING".to_owned(),
                     (Some(("rows", columns)), _) => {
-                        let columns = columns.parse().expect("a number of columns");
-                        let row = format!("({})", vec!["?"; columns].join(", "));
-                        vec![row; elements].join(", ")
+                        let marks = match columns.parse() {
+                            Ok(columns) => vec!["?"; columns].join(", "),
+                            Err(_) => columns.to_owned(),
+                        };
+                        vec![format!("({marks})"); elements].join(", ")
                     }
                     _ => panic!("{{{token}}} is not a token"),
                 };

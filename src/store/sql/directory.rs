@@ -6,119 +6,65 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::conn::Conn;
+use super::copied_tables::{Table, copied_table, mark, selected};
 use super::dialect::Dialect;
 use super::fault::Outcome;
+use super::limited_delete::limited_delete;
 use super::store::SqlStore;
-use super::value::{Arg, Text, args};
+use super::value::{Text, args};
 use crate::store::{DirectoryRow, DirectoryTransfer, Result};
 
-/// Rows of one page, and of one transaction.
-const PAGE_ROWS: i64 = 500;
-
-impl From<Text> for Arg {
-    fn from(text: Text) -> Self {
-        Self::from(text.0)
-    }
-}
-
-impl From<Option<Text>> for Arg {
-    fn from(text: Option<Text>) -> Self {
-        Self::from(text.map(|text| text.0))
-    }
-}
-
-/// A table: its statements, and how its rows are read.
-struct Table {
-    name: &'static str,
-    delete: &'static str,
-    first: &'static str,
-    next: &'static str,
-    insert: &'static str,
-    /// The number of columns of the key, which are the first ones.
-    keys: usize,
-    load: for<'c> fn(&'c mut Conn, &'static str, Vec<Arg>) -> Loading<'c>,
-    /// Whether PostgreSQL numbers its rows.
-    is_numbered: bool,
-}
-
-type Loading<'c> = std::pin::Pin<Box<dyn Future<Output = Outcome<Vec<Vec<Arg>>>> + Send + 'c>>;
-
-/// `table!(name, (key columns) = marks, key to keep, "columns", "values": types)`.
-macro_rules! table {
-    ($name:literal, $keys:literal = $marks:literal * $count:literal, $keep:literal,
-     $columns:literal, $values:literal: $($column:ident $kind:ty),+; $numbered:literal) => {
-        Table {
-            name: $name,
-            delete: concat!("DELETE FROM ", $name),
-            first: concat!("SELECT ", $columns, " FROM ", $name, " ORDER BY ", $keys, " LIMIT ?"),
-            next: concat!(
-                "SELECT ", $columns, " FROM ", $name, " WHERE (", $keys, ") > (", $marks,
-                ") ORDER BY ", $keys, " LIMIT ?"
-            ),
-            insert: concat!(
-                "INSERT INTO ", $name, " (", $columns, ") VALUES (", $values, ") {if_absent:", $keep, "}"
-            ),
-            keys: $count,
-            load: |conn, template, args| Box::pin(async move {
-                let rows: Vec<($($kind,)+)> = conn.all(template, args).await?;
-                let values = |($($column,)+): ($($kind,)+)| vec![$(Arg::from($column)),+];
-                Ok(rows.into_iter().map(values).collect())
-            }),
-            is_numbered: $numbered,
-        }
-    };
-}
-
 const TABLES: &[Table] = &[
-    table!("hubbub_users", "id" = "?" * 1, "id",
-        "id, username, username_key, email, email_key, email_verified_at, display_name, avatar_url, \
-         status, search_key, role, password, disabled_at, deleted_at, created_at, updated_at",
-        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?":
-        a Uuid, b Text, c Option<Text>, d Option<Text>, e Option<Text>, f Option<i64>, g Text,
-        h Option<Text>, i Option<Text>, j Text, k i64, l Text, m Option<i64>, n Option<i64>, o i64, p i64;
-        false),
-    table!("hubbub_sessions", "id" = "?" * 1, "id",
-        "id, user_id, created_at, last_used_at, expires_at, address, user_agent",
-        "?, ?, ?, ?, ?, ?, ?": a Uuid, b Uuid, c i64, d i64, e i64, f Text, g Text; false),
-    table!("hubbub_refresh_tokens", "digest" = "?" * 1, "digest",
-        "digest, session_id, issued_at, used_at, salt",
-        "?, ?, ?, ?, ?": a Vec<u8>, b Uuid, c i64, d Option<i64>, e Vec<u8>; false),
-    table!("hubbub_audit", "id" = "?" * 1, "id",
-        "id, at, actor, action, target, details",
-        "?, ?, ?, ?, ?, ?": a i64, b i64, c Option<Text>, d Text, e Text, f Text; true),
-    table!("hubbub_bot_tokens", "id" = "?" * 1, "id",
-        "id, user_id, digest, name, scopes, created_at, expires_at, last_used_at",
-        "?, ?, ?, ?, ?, ?, ?, ?":
-        a Uuid, b Uuid, c Vec<u8>, d Text, e i64, f i64, g i64, h Option<i64>; false),
-    table!("hubbub_invites", "digest" = "?" * 1, "digest",
-        "digest, email_key, created_at, expires_at",
-        "?, ?, ?, ?": a Vec<u8>, b Option<Text>, c i64, d i64; false),
-    table!("hubbub_chats", "id" = "?" * 1, "id",
-        "id, room_id, kind, name, history, direct_key, created_by, created_at, updated_at",
-        "?, ?, ?, ?, ?, ?, ?, ?, ?":
-        a Uuid, b Text, c i64, d Option<Text>, e i64, f Option<Text>, g Uuid, h i64, i i64; false),
-    table!("hubbub_chat_members", "chat_id, user_id" = "?, ?" * 2, "chat_id",
-        "chat_id, user_id, role, joined_at, joined_seq",
-        "?, ?, ?, ?, ?": a Uuid, b Uuid, c i64, d i64, e i64; false),
-    table!("hubbub_account_tokens", "digest" = "?" * 1, "digest",
-        "digest, user_id, purpose, email_key, expires_at",
-        "?, ?, ?, ?, ?": a Vec<u8>, b Uuid, c i64, d Text, e i64; false),
-    table!("hubbub_account_deletions", "user_id" = "?" * 1, "user_id",
-        "user_id, requested_at, pass, at_room, at_seq, messages, finished_at",
-        "?, ?, ?, ?, ?, ?, ?":
-        a Uuid, b i64, c i64, d i64, e i64, f i64, g Option<i64>; false),
-    table!("hubbub_deletion_skips", "user_id" = "?" * 1, "user_id",
-        "user_id, skipped", "?, ?": a Uuid, b i64; false),
-    table!("hubbub_idempotency", "digest" = "?" * 1, "digest",
-        "digest, scope, route, body_digest, state, status, answer, subject, redacted, created_at",
-        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?":
-        a Vec<u8>, b Text, c Text, d Vec<u8>, e i64, f i64, g Vec<u8>, h Option<Text>, i Vec<u8>, j i64;
-        false),
-    table!("hubbub_outbox", "id" = "?" * 1, "id",
-        "id, room_id, type, payload, dedupe_key, due_at, state, lease_until, attempts, tried_since, reason",
-        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?":
-        a i64, b Option<Text>, c Text, d Text, e Option<Text>, f i64, g i64, h i64, i i64, j Option<i64>,
-        k Option<Text>; true),
+    copied_table!("hubbub_users" {"id": Uuid} {
+        "username": Text, "username_key": Option<Text>, "email": Option<Text>,
+        "email_key": Option<Text>, "email_verified_at": Option<i64>, "display_name": Text,
+        "avatar_url": Option<Text>, "status": Option<Text>, "search_key": Text, "role": i64,
+        "password": Text, "disabled_at": Option<i64>, "deleted_at": Option<i64>,
+        "created_at": i64, "updated_at": i64
+    }),
+    copied_table!("hubbub_sessions" {"id": Uuid} {
+        "user_id": Uuid, "created_at": i64, "last_used_at": i64, "expires_at": i64,
+        "address": Text, "user_agent": Text
+    }),
+    copied_table!("hubbub_refresh_tokens" {"digest": Vec<u8>} {
+        "session_id": Uuid, "issued_at": i64, "used_at": Option<i64>, "salt": Vec<u8>
+    }),
+    copied_table!("hubbub_audit" {"id": i64} {
+        "at": i64, "actor": Option<Text>, "action": Text, "target": Text, "details": Text
+    }),
+    copied_table!("hubbub_bot_tokens" {"id": Uuid} {
+        "user_id": Uuid, "digest": Vec<u8>, "name": Text, "scopes": i64, "created_at": i64,
+        "expires_at": i64, "last_used_at": Option<i64>
+    }),
+    copied_table!("hubbub_invites" {"digest": Vec<u8>} {
+        "email_key": Option<Text>, "created_at": i64, "expires_at": i64
+    }),
+    copied_table!("hubbub_chats" {"id": Uuid} {
+        "room_id": Text, "kind": i64, "name": Option<Text>, "history": i64,
+        "direct_key": Option<Text>, "created_by": Uuid, "created_at": i64, "updated_at": i64
+    }),
+    copied_table!("hubbub_chat_members" {"chat_id": Uuid, "user_id": Uuid} {
+        "role": i64, "joined_at": i64, "joined_seq": i64
+    }),
+    copied_table!("hubbub_account_tokens" {"digest": Vec<u8>} {
+        "user_id": Uuid, "purpose": i64, "email_key": Text, "expires_at": i64
+    }),
+    copied_table!("hubbub_account_deletions" {"user_id": Uuid} {
+        "requested_at": i64, "pass": i64, "at_room": i64, "at_seq": i64, "messages": i64,
+        "finished_at": Option<i64>
+    }),
+    copied_table!("hubbub_deletion_skips" {"user_id": Uuid} {
+        "skipped": i64
+    }),
+    copied_table!("hubbub_idempotency" {"digest": Vec<u8>} {
+        "scope": Text, "route": Text, "body_digest": Vec<u8>, "state": i64, "status": i64,
+        "answer": Vec<u8>, "subject": Option<Text>, "redacted": Vec<u8>, "created_at": i64
+    }),
+    copied_table!("hubbub_outbox" {"id": i64} {
+        "room_id": Option<Text>, "type": Text, "payload": Text, "dedupe_key": Option<Text>,
+        "due_at": i64, "state": i64, "lease_until": i64, "attempts": i64,
+        "tried_since": Option<i64>, "reason": Option<Text>
+    }),
 ];
 
 #[async_trait]
@@ -128,16 +74,10 @@ impl DirectoryTransfer for SqlStore {
     }
 
     async fn clear_directory(&self) -> Result<()> {
-        self.db()
-            .transaction(|conn| {
-                Box::pin(async move {
-                    for table in TABLES {
-                        conn.run(table.delete, args![]).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .await
+        for table in TABLES {
+            table.clear(self.db(), Vec::new()).await?;
+        }
+        Ok(())
     }
 
     async fn directory_page(
@@ -148,15 +88,7 @@ impl DirectoryTransfer for SqlStore {
         let Some(table) = TABLES.get(table) else {
             return Ok(Vec::new());
         };
-        let (template, mut values) = match after {
-            None => (table.first, Vec::new()),
-            Some(row) => (table.next, row.0[..table.keys].to_vec()),
-        };
-        values.push(Arg::from(PAGE_ROWS));
-        let rows = self
-            .db()
-            .read(move |conn| (table.load)(conn, template, values.clone()));
-        Ok(rows.await?.into_iter().map(DirectoryRow).collect())
+        table.page(self.db(), Vec::new(), after).await
     }
 
     async fn insert_directory(&self, table: usize, rows: Vec<DirectoryRow>) -> Result<()> {
@@ -167,28 +99,24 @@ impl DirectoryTransfer for SqlStore {
             .transaction(move |conn| {
                 let rows = rows.clone();
                 Box::pin(async move {
-                    for DirectoryRow(values) in rows {
-                        conn.run(table.insert, values).await?;
-                    }
-                    if table.is_numbered && conn.dialect() == Dialect::Postgres {
-                        go_on_after_the_last(conn, table.name).await?;
-                    }
-                    Ok(())
+                    table.insert(conn, &[], rows).await?;
+                    number_after_the_last(conn, table.name).await
                 })
             })
             .await
     }
 }
 
-/// Lets PostgreSQL number the next row after those that were inserted with their numbers.
-async fn go_on_after_the_last(conn: &mut Conn, table: &str) -> Outcome<()> {
+/// Lets PostgreSQL number the next row of a table after those that were inserted with their numbers.
+async fn number_after_the_last(conn: &mut Conn, table: &str) -> Outcome<()> {
     const OUTBOX: &str = "SELECT setval(pg_get_serial_sequence('hubbub_outbox', 'id'), \
         (SELECT COALESCE(MAX(id), 0) + 1 FROM hubbub_outbox), false)";
     const AUDIT: &str = "SELECT setval(pg_get_serial_sequence('hubbub_audit', 'id'), \
         (SELECT COALESCE(MAX(id), 0) + 1 FROM hubbub_audit), false)";
-    let template = match table {
-        "hubbub_outbox" => OUTBOX,
-        _ => AUDIT,
+    let template = match (conn.dialect(), table) {
+        (Dialect::Postgres, "hubbub_outbox") => OUTBOX,
+        (Dialect::Postgres, "hubbub_audit") => AUDIT,
+        _ => return Ok(()),
     };
     let _: Option<(i64,)> = conn.first(template, args![]).await?;
     Ok(())

@@ -8,6 +8,7 @@ mod archive;
 mod chats;
 mod complete;
 mod conn;
+mod copied_tables;
 mod db;
 mod dialect;
 mod directory;

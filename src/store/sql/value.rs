@@ -141,3 +141,15 @@ impl<'r> Decode<'r, MySql> for Text {
         Ok(Self(String::from_utf8_lossy(&bytes).into_owned()))
     }
 }
+
+impl From<Text> for Arg {
+    fn from(text: Text) -> Self {
+        Self::from(text.0)
+    }
+}
+
+impl From<Option<Text>> for Arg {
+    fn from(text: Option<Text>) -> Self {
+        Self::from(text.map(|text| text.0))
+    }
+}

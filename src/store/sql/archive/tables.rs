@@ -4,90 +4,31 @@
 use super::entries::Row as EntryRow;
 use super::rooms;
 use crate::domain::RoomId;
-use crate::store::sql::conn::Conn;
+use crate::store::sql::copied_tables::{Table, mark, selected, table_of_room};
 use crate::store::sql::db::Db;
-use crate::store::sql::fault::{Fault, Outcome};
-use crate::store::sql::value::{Arg, Text, args};
+use crate::store::sql::fault::Fault;
+use crate::store::sql::limited_delete::limited_delete;
+use crate::store::sql::value::{Text, args};
 use crate::store::{ArchivedEntry, DirectoryRow, Result};
 
-/// Rows of one page.
-const PAGE_ROWS: i64 = 500;
-
-/// A table: its statements, and how its rows are read. Rows lack the number of the room, which differs
-/// between databases.
-struct Table {
-    name: &'static str,
-    delete: &'static str,
-    first: &'static str,
-    next: &'static str,
-    insert: &'static str,
-    /// The number of columns of the key within a room, which are the first ones.
-    keys: usize,
-    load: for<'c> fn(&'c mut Conn, &'static str, Vec<Arg>) -> Loading<'c>,
-}
-
-type Loading<'c> = std::pin::Pin<Box<dyn Future<Output = Outcome<Vec<Vec<Arg>>>> + Send + 'c>>;
-
-/// `table!(name, "key columns" = marks * count, "columns", "the same as they are read", "values": types)`.
-macro_rules! table {
-    ($name:literal, $keys:literal = $marks:literal * $count:literal,
-     $columns:literal, $selected:literal, $values:literal: $($column:ident $kind:ty),+) => {
-        Table {
-            name: $name,
-            delete: concat!("DELETE FROM ", $name, " WHERE room_no = ?"),
-            first: concat!(
-                "SELECT ", $selected, " FROM ", $name,
-                " WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) ORDER BY ", $keys,
-                " LIMIT ?"
-            ),
-            next: concat!(
-                "SELECT ", $selected, " FROM ", $name,
-                " WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) AND (", $keys, ") > (",
-                $marks, ") ORDER BY ", $keys, " LIMIT ?"
-            ),
-            insert: concat!(
-                "INSERT INTO ", $name, " (room_no, ", $columns, ") VALUES (?, ", $values, ")"
-            ),
-            keys: $count,
-            load: |conn, template, args| Box::pin(async move {
-                let rows: Vec<($($kind,)+)> = conn.all(template, args).await?;
-                let values = |($($column,)+): ($($kind,)+)| vec![$(Arg::from($column)),+];
-                Ok(rows.into_iter().map(values).collect())
-            }),
-        }
-    };
-}
-
 const TABLES: &[Table] = &[
-    table!("hubbub_messages", "seq" = "?" * 1,
-        "seq, revision, version, edited_at, deleted_by, deleted_thread, reactions, reactions_seq, \
-         reactions_due_at, reactions_row, pinned_seq",
-        "seq, revision, version, edited_at, deleted_by, deleted_thread, reactions, reactions_seq, \
-         reactions_due_at, reactions_row, pinned_seq",
-        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?":
-        a i64, b i64, c Option<i64>, d Option<i64>, e Option<Text>, f Option<Text>, g Option<Text>,
-        h Option<i64>, i i64, j Option<i64>, k Option<i64>),
-    table!("hubbub_message_changes", "seq, revision" = "?, ?" * 2,
-        "seq, revision, kind, form, at, change_seq, outbox_id, user_id, record",
-        "seq, revision, CAST(kind AS {bigint}), CAST(form AS {bigint}), at, change_seq, outbox_id, \
-         user_id, record",
-        "?, ?, ?, ?, ?, ?, ?, ?, ?":
-        a i64, b i64, c i64, d i64, e i64, f Option<i64>, g i64, h Text, i Vec<u8>),
-    table!("hubbub_reactions", "seq, emoji, user_id" = "?, ?, ?" * 3,
-        "seq, emoji, user_id, at", "seq, emoji, user_id, at", "?, ?, ?, ?":
-        a i64, b Text, c Text, d i64),
-    table!("hubbub_pins", "seq" = "?" * 1,
-        "seq, user_id, at", "seq, user_id, at", "?, ?, ?": a i64, b Text, c i64),
-    table!("hubbub_replies", "root_seq, seq" = "?, ?" * 2,
-        "root_seq, seq, user_id, root_user_id", "root_seq, seq, user_id, root_user_id", "?, ?, ?, ?":
-        a i64, b i64, c Text, d Text),
-    table!("hubbub_mentions", "seq, user_id" = "?, ?" * 2,
-        "seq, user_id, author_id", "seq, user_id, author_id", "?, ?, ?": a i64, b Text, c Text),
-    table!("hubbub_positions", "user_id" = "?" * 1,
-        "user_id, read_seq, at", "user_id, read_seq, at", "?, ?, ?": a Text, b i64, c i64),
-    table!("hubbub_thread_positions", "user_id, root_seq" = "?, ?" * 2,
-        "user_id, root_seq, read_seq", "user_id, root_seq, read_seq", "?, ?, ?":
-        a Text, b i64, c i64),
+    table_of_room!("hubbub_messages" {"seq": i64} {
+        "revision": i64, "version": Option<i64>, "edited_at": Option<i64>, "deleted_by": Option<Text>,
+        "deleted_thread": Option<Text>, "reactions": Option<Text>, "reactions_seq": Option<i64>,
+        "reactions_due_at": i64, "reactions_row": Option<i64>, "pinned_seq": Option<i64>,
+    }),
+    table_of_room!("hubbub_message_changes" {"seq": i64, "revision": i64} {
+        "kind" as "CAST(kind AS {bigint})": i64, "form" as "CAST(form AS {bigint})": i64, "at": i64,
+        "change_seq": Option<i64>, "outbox_id": i64, "user_id": Text, "record": Vec<u8>,
+    }),
+    table_of_room!("hubbub_reactions" {"seq": i64, "emoji": Text, "user_id": Text} {"at": i64}),
+    table_of_room!("hubbub_pins" {"seq": i64} {"user_id": Text, "at": i64}),
+    table_of_room!("hubbub_replies" {"root_seq": i64, "seq": i64} {
+        "user_id": Text, "root_user_id": Text,
+    }),
+    table_of_room!("hubbub_mentions" {"seq": i64, "user_id": Text} {"author_id": Text}),
+    table_of_room!("hubbub_positions" {"user_id": Text} {"read_seq": i64, "at": i64}),
+    table_of_room!("hubbub_thread_positions" {"user_id": Text, "root_seq": i64} {"read_seq": i64}),
 ];
 
 /// The names of the tables, in the order in which they are copied.
@@ -104,32 +45,21 @@ pub(super) async fn page(
     let Some(table) = TABLES.get(table) else {
         return Ok(Vec::new());
     };
-    let mut values = args![room.as_str()];
-    let template = match after {
-        None => table.first,
-        Some(row) => {
-            values.extend_from_slice(&row.0[..table.keys]);
-            table.next
-        }
-    };
-    values.push(Arg::from(PAGE_ROWS));
-    let rows = db.read(move |conn| (table.load)(conn, template, values.clone()));
-    Ok(rows.await?.into_iter().map(DirectoryRow).collect())
+    table.page(db, args![room.as_str()], after).await
 }
 
 pub(super) async fn clear(db: &Db, room: &RoomId) -> Result<()> {
     let room = room.clone();
-    db.transaction(move |conn| {
-        let room = room.clone();
-        Box::pin(async move {
-            let room_no = rooms::lock_or_add(conn, &room).await?.no;
-            for table in TABLES {
-                conn.run(table.delete, args![room_no]).await?;
-            }
-            Ok(())
+    let room_no = db
+        .transaction(move |conn| {
+            let room = room.clone();
+            Box::pin(async move { Ok(rooms::lock_or_add(conn, &room).await?.no) })
         })
-    })
-    .await
+        .await?;
+    for table in TABLES {
+        table.clear(db, args![room_no]).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn insert(
@@ -146,11 +76,7 @@ pub(super) async fn insert(
         let (room, rows) = (room.clone(), rows.clone());
         Box::pin(async move {
             let room_no = rooms::lock_or_add(conn, &room).await?.no;
-            for DirectoryRow(row) in rows {
-                conn.run(table.insert, [args![room_no], row].concat())
-                    .await?;
-            }
-            Ok(())
+            table.insert(conn, &args![room_no], rows).await
         })
     })
     .await
