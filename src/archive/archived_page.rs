@@ -31,10 +31,17 @@ pub(super) async fn read(
         end,
     } = wanted;
     let read = store.read(room, window, limit, max_bytes).await?;
-    let wanted = read.into_iter().take_while(|archived| archived.seq < end);
-    let page: Result<Vec<Entry>> = wanted.map(entry::to_checked_entry).collect();
-    let mut page = page?;
-    let forms = forms(store, room, &page).await?;
+    let mut unrecorded = BTreeMap::new();
+    let mut page = Vec::with_capacity(read.len());
+    for archived in read.into_iter().take_while(|archived| archived.seq < end) {
+        let deletion = archived.unrecorded_deletion(room);
+        unrecorded.extend(deletion.map(|form| (archived.seq, form)));
+        page.push(entry::to_checked_entry(archived)?);
+    }
+    let mut forms = forms(store, room, &page).await?;
+    for (seq, deletion) in unrecorded {
+        forms.entry(seq).or_insert(deletion);
+    }
     let is_changed = |entry: &Entry| entry.kind == EntryKind::Pointer || entry.record.is_empty();
     if forms.is_empty() && !page.iter().any(is_changed) {
         return Ok(page);

@@ -46,6 +46,36 @@ pub struct ArchivedEntry {
     pub record: Bytes,
 }
 
+impl ArchivedEntry {
+    /// The form of a deleted message without a record of its deletion, which reverting the migration of
+    /// these records removes: the author stands for the user that has deleted it. `None` for every other
+    /// entry.
+    #[must_use]
+    pub fn unrecorded_deletion(&self, room: &RoomId) -> Option<MessageForm> {
+        if self.kind != StoredKind::DELETED {
+            return None;
+        }
+        let tombstone = Tombstone {
+            id: self.id,
+            room: room.clone(),
+            author: self.user.clone(),
+            deleted_by: self.user.clone(),
+            thread: None,
+        };
+        Some(MessageForm {
+            position: Head {
+                epoch: self.epoch.clone(),
+                seq: self.seq,
+            },
+            at: self.at,
+            version: self.seq,
+            edited_at: None,
+            content: FormContent::Deleted(tombstone),
+            reactions: None,
+        })
+    }
+}
+
 /// The outcome of a commit for one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitOutcome {

@@ -148,6 +148,35 @@ async fn a_pointer_whose_message_retention_has_deleted_keeps_its_place() {
     node.stop().await;
 }
 
+/// Reverting a migration removes the records of deletions, and no entry.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_without_its_record_is_a_deletion_at_the_message() {
+    let store = FakeStore::new();
+    let setup = Setup {
+        history_size: 1,
+        ..Setup::default()
+    };
+    let node = setup.start(&store).await;
+    let first = node.append(&lobby(), "first").await.unwrap();
+    make(&node, &store, &deletion(&first)).await;
+    node.append(&lobby(), "last").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.remove_forms(&lobby());
+    let entries = read(&node, Window::After(0)).await;
+    let kinds: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.seq, entry.kind))
+        .collect();
+    let expected = [
+        (1, EntryKind::Change),
+        (2, EntryKind::Unknown),
+        (3, EntryKind::Message),
+    ];
+    assert_eq!(kinds, expected);
+    assert!(text(&entries[0]).starts_with("{\"event\":\"message_deleted\""));
+    node.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_room_is_archived_at_once() {
     let store = FakeStore::new();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubbub::domain::{FormContent, MessageChangeKind};
+use hubbub::store::sql::{DatabaseUrl, migrate};
 use hubbub::store::{
     Announced, ArchiveStore as _, ChangeOutcome, Changer, DeletableContent, IdempotencyStore as _,
     IdempotentRequest, MessageStore as _, StoredAnswer, StoredKind,
@@ -20,6 +21,7 @@ crate::on_every_database!(
     authors_and_moderators_delete,
     a_deleted_message_cannot_be_changed,
     a_deleted_reply_has_a_tombstone_with_its_thread,
+    a_deletion_is_known_after_its_record_was_reverted,
 );
 
 const CANARY: &str = "canary-7f3a";
@@ -287,4 +289,40 @@ async fn a_deleted_reply_has_a_tombstone_with_its_thread(test: &TestStore) {
     commit(test, &reply).await;
     assert_eq!(super::projection::rows(test).await, left);
     assert_eq!(test.all(ROOM).await[1].kind, StoredKind::DELETED);
+}
+
+/// The tables of changes are removed and made anew; the entries stay.
+async fn a_deletion_is_known_after_its_record_was_reverted(test: &TestStore) {
+    let store = &test.store;
+    let gone = post(test, 1, "ann", "first").await;
+    let edited = post(test, 2, "ann", "first").await;
+    store.delete(&of(&gone), &by("ann")).await.unwrap();
+    store.edit(&edit_of(&edited, "second", None)).await.unwrap();
+    publish(test, 3).await;
+    let url = DatabaseUrl::parse(&test.database.url).unwrap();
+    let down = migrate::down(&url, 1).await.unwrap();
+    assert_eq!(down, ["0010_messages"]);
+    migrate::up(&url).await.unwrap();
+
+    let again = store.delete(&of(&gone), &by("ann")).await.unwrap();
+    assert_eq!(announced(again), Announced::At(1));
+    let stored = store.message(&of(&gone)).await.unwrap().unwrap();
+    assert_eq!((stored.form.version, stored.record.len()), (1, 0));
+    let FormContent::Deleted(tombstone) = stored.form.content else {
+        panic!("the message is deleted");
+    };
+    assert_eq!(tombstone.deleted_by.as_str(), "ann");
+    let edit = store.edit(&edit_of(&gone, "third", None)).await.unwrap();
+    assert_eq!(edit, ChangeOutcome::Deleted);
+    assert_eq!(versions(test, &of(&gone)).await, []);
+    // The newest content of a message is its only version.
+    let stored = store.message(&of(&edited)).await.unwrap().unwrap();
+    assert_eq!((stored.form.version, stored.form.edited_at), (2, None));
+    let kept = versions(test, &of(&edited)).await;
+    assert_eq!(
+        (kept.len(), content(&kept[0].record)),
+        (1, "second".to_owned())
+    );
+    let edit = edit_of(&edited, "third", Some(2));
+    assert_eq!(revision(store.edit(&edit).await.unwrap()), 1);
 }

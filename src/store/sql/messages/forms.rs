@@ -185,8 +185,11 @@ pub(super) fn position(entry: &ArchivedEntry) -> Head {
     }
 }
 
-/// The form of a message that was never changed.
-pub(super) fn original(entry: &ArchivedEntry) -> MessageForm {
+/// The form of a message without a recorded change.
+pub(super) fn unrecorded(room: &RoomId, entry: &ArchivedEntry) -> MessageForm {
+    if let Some(form) = entry.unrecorded_deletion(room) {
+        return form;
+    }
     MessageForm {
         position: position(entry),
         at: entry.at,

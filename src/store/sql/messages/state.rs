@@ -127,7 +127,7 @@ pub(super) async fn of_entries(
     let message = |entry: ArchivedEntry| {
         let seq = stored(entry.seq);
         let form = forms.remove(&seq);
-        let form = form.unwrap_or_else(|| forms::original(&entry));
+        let form = form.unwrap_or_else(|| forms::unrecorded(room, &entry));
         StoredMessage {
             record: newest_record(&form.content, entry),
             form,
