@@ -120,7 +120,7 @@ pub struct StoredMessage {
     pub form: MessageForm,
     /// The newest record, without version and time of the edit; empty if the message is deleted.
     pub record: Bytes,
-    /// Beside it.
+    /// Reactions, thread and pin.
     pub state: MessageState,
 }
 
@@ -207,9 +207,9 @@ pub struct PublishedChange {
     pub kind: MessageChangeKind,
     /// The row.
     pub row: ChangeRow,
-    /// The number and the time of the announcement.
+    /// The number of the announcement.
     pub seq: u64,
-    /// See `seq`.
+    /// The time of the announcement.
     pub at: Timestamp,
     /// The reactions of the form that was published; `None` if another attempt has published the row, so
     /// that they are not known.
@@ -239,7 +239,8 @@ pub trait MessageStore: Send + Sync {
     async fn edit(&self, edit: &MessageEdit) -> Result<ChangeOutcome>;
 
     /// Deletes a message, with all versions, reactions, mentions and its pin. Its author and moderators may.
-    /// Deleting it again changes nothing.
+    /// Deleting it again changes nothing, except that an announcement that was given up is made after all: as
+    /// with every repeat of a change.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
@@ -261,7 +262,7 @@ pub trait MessageStore: Send + Sync {
     /// `Unavailable`, `Broken`: none is made, or the outcome is unknown; repeats are safe.
     async fn react(&self, changes: &[ReactionChange]) -> Result<Vec<ChangeOutcome>>;
 
-    /// The newest form of the message of a row that is about to be published, and the pointer's kind then.
+    /// The newest form of the message of a row that is about to be published.
     /// `None` if retention has deleted the message: the row has nothing to announce.
     ///
     /// # Errors

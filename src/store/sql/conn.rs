@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, MAX_LIST};
 use super::fault::{Fault, Outcome};
 use super::url::{SqliteLocation, SqliteUrl, Synchronous};
 use super::value::{AnyRow, Arg};
@@ -243,6 +243,24 @@ impl Conn {
             true
         })
         .await?;
+        Ok(rows)
+    }
+
+    /// The rows of a statement for a list of any length, which takes several statements if it is long. The
+    /// list follows these values.
+    pub(crate) async fn all_of_list<T: AnyRow>(
+        &mut self,
+        template: &'static str,
+        values: &[Arg],
+        list: impl IntoIterator<Item = impl Into<Arg>>,
+    ) -> Outcome<Vec<T>> {
+        let list: Vec<Arg> = list.into_iter().map(Into::into).collect();
+        let mut rows = Vec::new();
+        for part in list.chunks(MAX_LIST) {
+            let (text, part) = self.dialect().with_list(template, part.iter().cloned());
+            let values = [values, &part].concat();
+            rows.extend(self.all_of_text::<T>(text, values).await?);
+        }
         Ok(rows)
     }
 

@@ -132,9 +132,12 @@ fn numbered(text: &str) -> String {
     out
 }
 
+/// The most elements of a list.
+pub(crate) const MAX_LIST: usize = 500;
+
 /// The lengths of lists and rows.
 const LENGTHS: [usize; 18] = [
-    1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 500,
+    1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, MAX_LIST,
 ];
 
 /// Pads a list to one of the [`LENGTHS`] with copies of its first element. Panics if the list is empty

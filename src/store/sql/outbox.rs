@@ -58,7 +58,7 @@ pub(super) async fn add_one(conn: &mut Conn, row: NewRow, due_at: i64) -> Outcom
         conn.first(ADD, args![room, row.kind, row.payload, due_at])
             .await?
     };
-    let missing = || Fault::Broken("the database has not numbered a row".to_owned());
+    let missing = || Fault::Broken("the database has returned no number of a new row".to_owned());
     number.map(|(number,)| number).ok_or_else(missing)
 }
 

@@ -70,6 +70,11 @@ macro_rules! args {
 }
 pub(crate) use args;
 
+/// A number of the database. None is negative.
+pub(crate) fn loaded(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
 /// A row, as a tuple: sqlx decodes tuples from every database, without a derive.
 pub(crate) trait AnyRow:
     for<'r> FromRow<'r, SqliteRow>

@@ -1,6 +1,7 @@
 //! Entries: their rows, and reading them.
 
 use bytes::Bytes;
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::form::{self, Columns};
@@ -168,18 +169,30 @@ fn arrays(rows: Vec<Row>) -> Vec<Arg> {
     args
 }
 
-/// The epoch's name is a subquery, not a join: so no database can choose to begin with the epochs.
-const READ_AFTER: &str = "SELECT e.seq, e.at, CAST(e.kind AS {bigint}), CAST(e.form AS {bigint}), \
-    e.id, e.user_id, e.send_key, e.record, \
-    (SELECT p.name FROM hubbub_epochs p WHERE p.room_no = e.room_no AND p.epoch_no = e.epoch_no) \
-    FROM hubbub_entries e WHERE e.room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) \
-    AND e.seq > ? ORDER BY e.seq LIMIT ?";
+/// The columns of an entry `e`, as [`EntryRow`] has them. The epoch's name is a subquery, not a join: so no
+/// database can choose to begin with the epochs.
+macro_rules! entry_columns {
+    () => {
+        "e.seq, e.at, CAST(e.kind AS {bigint}), CAST(e.form AS {bigint}), e.id, e.user_id, \
+         e.send_key, e.record, (SELECT p.name FROM hubbub_epochs p \
+         WHERE p.room_no = e.room_no AND p.epoch_no = e.epoch_no)"
+    };
+}
+pub(in crate::store::sql) use entry_columns;
 
-const READ_BEFORE: &str = "SELECT e.seq, e.at, CAST(e.kind AS {bigint}), CAST(e.form AS {bigint}), \
-    e.id, e.user_id, e.send_key, e.record, \
-    (SELECT p.name FROM hubbub_epochs p WHERE p.room_no = e.room_no AND p.epoch_no = e.epoch_no) \
-    FROM hubbub_entries e WHERE e.room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) \
-    AND e.seq < ? ORDER BY e.seq DESC LIMIT ?";
+const READ_AFTER: &str = concat!(
+    "SELECT ",
+    entry_columns!(),
+    " FROM hubbub_entries e WHERE e.room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) \
+     AND e.seq > ? ORDER BY e.seq LIMIT ?"
+);
+
+const READ_BEFORE: &str = concat!(
+    "SELECT ",
+    entry_columns!(),
+    " FROM hubbub_entries e WHERE e.room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) \
+     AND e.seq < ? ORDER BY e.seq DESC LIMIT ?"
+);
 
 pub(in crate::store::sql) type EntryRow = (
     i64,
@@ -192,6 +205,52 @@ pub(in crate::store::sql) type EntryRow = (
     Vec<u8>,
     Option<Text>,
 );
+
+/// The number of the columns of an [`EntryRow`].
+const ENTRY_COLUMNS: usize = 9;
+
+/// An entry, and the columns that a statement has behind those of the entry.
+pub(in crate::store::sql) struct WithEntry<T> {
+    pub entry: EntryRow,
+    pub others: T,
+}
+
+impl<'r, R, T> FromRow<'r, R> for WithEntry<T>
+where
+    R: sqlx::Row,
+    EntryRow: FromRow<'r, R>,
+    T: OtherColumns<'r, R>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
+        Ok(Self {
+            entry: EntryRow::from_row(row)?,
+            others: T::of(row)?,
+        })
+    }
+}
+
+/// The columns behind those of an entry.
+pub(in crate::store::sql) trait OtherColumns<'r, R>: Sized {
+    fn of(row: &'r R) -> sqlx::Result<Self>;
+}
+
+macro_rules! other_columns {
+    ($($column:ident $index:literal),+) => {
+        impl<'r, R, $($column),+> OtherColumns<'r, R> for ($($column,)+)
+        where
+            R: sqlx::Row,
+            usize: sqlx::ColumnIndex<R>,
+            $($column: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>),+
+        {
+            fn of(row: &'r R) -> sqlx::Result<Self> {
+                Ok(($(row.try_get::<$column, _>(ENTRY_COLUMNS + $index)?,)+))
+            }
+        }
+    };
+}
+other_columns!(A 0, B 1);
+other_columns!(A 0, B 1, C 2);
+other_columns!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
 
 pub(super) async fn read(
     db: &Db,

@@ -30,13 +30,15 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 pub(super) use rooms::{
-    find as find_numbers, head, lock_room, number as room_number, numbers as room_numbers,
+    find as find_numbers, find_number, head, lock_room, number as room_number,
+    numbers as room_numbers,
 };
 
 use super::fault::{Fault, Outcome};
 use super::messages;
 use super::store::SqlStore;
 use super::unread;
+use super::value::loaded;
 use crate::domain::{Epoch, MessageForm, RoomId, Timestamp};
 use crate::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
@@ -185,11 +187,6 @@ impl ArchiveStore for SqlStore {
 /// A number as the database has it. Numbers of entries and milliseconds stay far below the limit.
 fn stored(number: u64) -> Outcome<i64> {
     i64::try_from(number).map_err(|_| Fault::Broken(format!("the number {number} is too large")))
-}
-
-/// A number of the database. None is negative.
-fn loaded(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
 }
 
 /// A limit of rows as the database has it.

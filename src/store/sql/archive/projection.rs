@@ -1,19 +1,16 @@
 //! Replies and mentions of messages, for searches: written together with the messages.
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use memchr::memmem;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::entries::check_name;
 use crate::store::sql::conn::Conn;
-use crate::store::sql::dialect::pad;
+use crate::store::sql::dialect::{MAX_LIST, pad};
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{ArchivedEntry, StoredKind};
-
-/// Rows of one statement.
-const ROWS_PER_STATEMENT: usize = 500;
 
 /// A message that is a reply, or mentions users.
 #[derive(Debug)]
@@ -95,18 +92,12 @@ async fn unchanged(conn: &mut Conn, flagged: Vec<Flagged>) -> Outcome<Vec<Flagge
     const CHANGED: &str = "SELECT e.id FROM hubbub_entries e WHERE e.id IN ({list}) AND EXISTS \
         (SELECT 1 FROM hubbub_message_changes c \
          WHERE c.room_no = e.room_no AND c.seq = e.seq AND c.kind IN (1, 2))";
-    let mut found = ahash::AHashSet::new();
-    let mut changed = ahash::AHashSet::new();
-    for part in flagged.chunks(ROWS_PER_STATEMENT) {
-        let ids = || part.iter().map(|message| Arg::from(message.id));
-        let (text, list) = conn.dialect().with_list(LOCK, ids());
-        let values = [args![StoredKind::MESSAGE.0], list].concat();
-        let rows: Vec<(i64, i64, Uuid)> = conn.all_of_text(text, values).await?;
-        found.extend(rows);
-        let (text, list) = conn.dialect().with_list(CHANGED, ids());
-        let rows: Vec<(Uuid,)> = conn.all_of_text(text, list).await?;
-        changed.extend(rows.into_iter().map(|(id,)| id));
-    }
+    let ids = || flagged.iter().map(|message| message.id);
+    let kind = args![StoredKind::MESSAGE.0];
+    let found: Vec<(i64, i64, Uuid)> = conn.all_of_list(LOCK, &kind, ids()).await?;
+    let found: AHashSet<(i64, i64, Uuid)> = found.into_iter().collect();
+    let changed: Vec<(Uuid,)> = conn.all_of_list(CHANGED, &[], ids()).await?;
+    let changed: AHashSet<Uuid> = changed.into_iter().map(|(id,)| id).collect();
     let is_unchanged = |message: &Flagged| {
         found.contains(&(message.room_no, message.seq, message.id))
             && !changed.contains(&message.id)
@@ -125,16 +116,9 @@ async fn add_replies(conn: &mut Conn, flagged: &[Flagged]) -> Outcome<()> {
         .collect();
     roots.sort_unstable();
     roots.dedup();
-    let mut known = AHashMap::new();
-    for part in roots.chunks(ROWS_PER_STATEMENT) {
-        let ids = part.iter().map(|id| Arg::from(*id));
-        let (text, list) = conn.dialect().with_list(ROOTS, ids);
-        let rows: Vec<(Uuid, i64, i64, Text)> = conn.all_of_text(text, list).await?;
-        known.extend(
-            rows.into_iter()
-                .map(|(id, room_no, seq, user)| ((room_no, id), (seq, user.0))),
-        );
-    }
+    let rows: Vec<(Uuid, i64, i64, Text)> = conn.all_of_list(ROOTS, &[], roots).await?;
+    let root = |(id, room_no, seq, Text(user))| ((room_no, id), (seq, user));
+    let known: AHashMap<(i64, Uuid), (i64, String)> = rows.into_iter().map(root).collect();
     let mut replies: Vec<Vec<Arg>> = Vec::new();
     for message in flagged {
         let Some(thread) = message.thread else {
@@ -167,7 +151,7 @@ async fn add_mentions(conn: &mut Conn, mentions: Vec<Mention<'_>>) -> Outcome<()
 
 /// Inserts rows; those that are there stay.
 async fn insert(conn: &mut Conn, template: &'static str, rows: Vec<Vec<Arg>>) -> Outcome<()> {
-    for part in rows.chunks(ROWS_PER_STATEMENT) {
+    for part in rows.chunks(MAX_LIST) {
         let mut part = part.to_vec();
         pad(&mut part);
         let text = conn.dialect().text_of(template, part.len());

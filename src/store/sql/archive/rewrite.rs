@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::entries::key_text;
 use super::form::{self, Columns};
 use crate::store::sql::conn::Conn;
+use crate::store::sql::dialect::MAX_LIST;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{Rewrite, Rewritten, StoredKind};
@@ -16,8 +17,6 @@ const ENTRIES_PER_STEP: i64 = 1000;
 const ROOMS_PER_STEP: usize = 50;
 /// Versions that one step examines. A message has no more ([`MAX_VERSIONS`](crate::store::MAX_VERSIONS)).
 const VERSIONS_PER_STEP: i64 = 1000;
-/// Entries that one statement names.
-const IDS_PER_STATEMENT: usize = 500;
 
 /// A position in all entries: the last one that was examined.
 #[derive(Debug, Clone, Copy)]
@@ -219,7 +218,7 @@ async fn lock(
         AND ((e.user_id = ? AND e.kind <> ?) OR e.kind = ?) ORDER BY e.id {for_update}";
     ids.sort_unstable();
     let mut records = Vec::new();
-    let mut parts: Vec<&[Uuid]> = ids.chunks(IDS_PER_STATEMENT).rev().collect();
+    let mut parts: Vec<&[Uuid]> = ids.chunks(MAX_LIST).rev().collect();
     while let Some(part) = parts.pop() {
         let list = part.iter().map(|id| Arg::from(*id));
         let (text, list) = conn.dialect().with_list(LOCK, list);
@@ -253,14 +252,8 @@ async fn rewrite_versions(
         WHERE room_no = ? AND seq = ? AND revision = ?";
     const WRITE: &str = "UPDATE hubbub_message_changes SET form = ?, record = ? \
         WHERE room_no = ? AND seq = ? AND revision = ?";
-    let seqs: Vec<i64> = messages.keys().copied().collect();
-    let mut versions: Vec<(i64, i64)> = Vec::new();
-    for part in seqs.chunks(IDS_PER_STATEMENT) {
-        let list = part.iter().map(|seq| Arg::from(*seq));
-        let (text, list) = conn.dialect().with_list(FIND, list);
-        let values = [args![after.room_no], list].concat();
-        versions.extend(conn.all_of_text::<(i64, i64)>(text, values).await?);
-    }
+    let seqs = messages.keys().copied();
+    let versions: Vec<(i64, i64)> = conn.all_of_list(FIND, &args![after.room_no], seqs).await?;
     for (seq, revision) in versions {
         let Some(entry) = messages.get(&seq) else {
             continue;

@@ -152,6 +152,16 @@ pub(in crate::store::sql) async fn numbers(
     Ok(found)
 }
 
+/// The number of a room; `None` if the archive doesn't know it.
+pub(in crate::store::sql) async fn find_number(
+    conn: &mut Conn,
+    room: &RoomId,
+) -> Outcome<Option<i64>> {
+    const FIND: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE name = ?";
+    let found: Option<(i64,)> = conn.first(FIND, args![room.as_str()]).await?;
+    Ok(found.map(|(number,)| number))
+}
+
 /// The numbers of the rooms that the archive knows.
 pub(in crate::store::sql) async fn find(
     conn: &mut Conn,

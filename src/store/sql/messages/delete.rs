@@ -43,10 +43,10 @@ async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outco
         let at_message = Announced::At(target.entry.seq);
         return Ok(target.changed(announced.unwrap_or(at_message)));
     }
-    let row = target::lock_row(conn, &target).await?;
+    let row = target::lock_state_row(conn, &target).await?;
     let thread = thread(&target.entry.record).map(|thread| thread.to_string());
     forget_content(conn, &target).await?;
-    target::add_row(conn, (target.room_no, target.seq)).await?;
+    target::ensure_state_row(conn, (target.room_no, target.seq)).await?;
     let values = args![by.user.as_str(), thread, target.room_no, target.seq];
     conn.run(FORGET, values).await?;
     idempotency::redact(conn, &target.entry.id.to_string()).await?;

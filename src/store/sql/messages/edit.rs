@@ -43,7 +43,7 @@ async fn edit_in(conn: &mut Conn, edit: &MessageEdit) -> Outcome<ChangeOutcome> 
         let never = Announced::At(target.entry.seq);
         return Ok(target.changed(announced.unwrap_or(never)));
     }
-    let row = target::lock_row(conn, &target).await?;
+    let row = target::lock_state_row(conn, &target).await?;
     let pending = match target::last_change(conn, &target, kind).await? {
         Some(last) if target::is_pending(conn, &last).await? => Some(last),
         _ => None,

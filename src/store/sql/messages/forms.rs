@@ -5,23 +5,21 @@ use std::ops::RangeInclusive;
 
 use uuid::Uuid;
 
-use super::{entry_columns, loaded, reactions, stored};
+use super::{loaded, reactions, stored};
 use crate::domain::{
     FormContent, Head, MessageForm, Reaction, RoomId, Timestamp, Tombstone, UserId,
 };
-use crate::store::sql::archive::entries::{self, EntryRow};
+use crate::store::sql::archive;
+use crate::store::sql::archive::entries::{self, WithEntry, entry_columns};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::{Fault, Outcome};
-use crate::store::sql::value::{Arg, Text, args};
+use crate::store::sql::value::{Text, args};
 use crate::store::{ArchivedEntry, Result, StoredKind};
 
-/// The numbers that one statement names.
-const SEQS_PER_STATEMENT: usize = 500;
-
-/// `version`, `edited_at`, `deleted_by`, `deleted_thread`, `reactions`, `reactions_row`, whether there are
-/// edits, and the columns of [`EntryRow`].
-type Row = (
+/// A message with `version`, `edited_at`, `deleted_by`, `deleted_thread`, `reactions`, `reactions_row`, and
+/// whether there are edits.
+type Row = WithEntry<(
     Option<i64>,
     Option<i64>,
     Option<Text>,
@@ -29,26 +27,17 @@ type Row = (
     Option<Text>,
     Option<i64>,
     i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    Uuid,
-    Text,
-    Vec<u8>,
-    Vec<u8>,
-    Option<Text>,
-);
+)>;
 
 macro_rules! select_forms {
     ($which:literal) => {
         concat!(
-            "SELECT m.version, m.edited_at, m.deleted_by, m.deleted_thread, m.reactions, \
+            "SELECT ",
+            entry_columns!(),
+            ", m.version, m.edited_at, m.deleted_by, m.deleted_thread, m.reactions, \
              m.reactions_row, CAST(CASE WHEN EXISTS (SELECT 1 FROM hubbub_message_changes c \
              WHERE c.room_no = m.room_no AND c.seq = m.seq AND c.kind = 1) THEN 1 ELSE 0 END \
-             AS {bigint}), ",
-            entry_columns!(),
-            " FROM hubbub_messages m \
+             AS {bigint}) FROM hubbub_messages m \
              JOIN hubbub_entries e ON e.room_no = m.room_no AND e.seq = m.seq \
              WHERE m.room_no = ? AND ",
             $which
@@ -63,13 +52,11 @@ pub(in crate::store::sql) async fn of_room(
     range: RangeInclusive<u64>,
     others: &[u64],
 ) -> Result<Vec<MessageForm>> {
-    const ROOM: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE name = ?";
     let (room, others) = (room.clone(), others.to_vec());
     db.read(move |conn| {
         let (room, range, others) = (room.clone(), range.clone(), others.clone());
         Box::pin(async move {
-            let found: Option<(i64,)> = conn.first(ROOM, args![room.as_str()]).await?;
-            let Some((room_no,)) = found else {
+            let Some(room_no) = archive::find_number(conn, &room).await? else {
                 return Ok(Vec::new());
             };
             let mut forms = in_range(conn, (room_no, &room), &range).await?;
@@ -108,35 +95,32 @@ pub(super) async fn of_seqs(
     seqs: &[i64],
 ) -> Outcome<Forms> {
     const LIST: &str = select_forms!("m.seq IN ({list})");
-    let mut rows: Vec<Row> = Vec::new();
-    for part in seqs.chunks(SEQS_PER_STATEMENT) {
-        let list = part.iter().map(|seq| Arg::from(*seq));
-        let (text, list) = conn.dialect().with_list(LIST, list);
-        let values = [args![room_no], list].concat();
-        rows.extend(conn.all_of_text::<Row>(text, values).await?);
-    }
+    let seqs = seqs.iter().copied();
+    let rows: Vec<Row> = conn.all_of_list(LIST, &args![room_no], seqs).await?;
     load(conn, (room_no, room), rows).await
 }
 
 async fn load(conn: &mut Conn, (room_no, room): (i64, &RoomId), rows: Vec<Row>) -> Outcome<Forms> {
     // Of a message whose reactions are not announced yet, or are announced but not recorded, the stored
     // summary may be older than the one that was announced last.
-    let unsure = rows.iter().filter(|row| row.5.is_some());
-    let unsure: Vec<i64> = unsure.map(|row| row.7).collect();
-    let mut current = reactions::current(conn, room_no, &unsure).await?;
+    let is_stale = |row: &&Row| row.others.5.is_some();
+    let stale_summaries: Vec<i64> = rows
+        .iter()
+        .filter(is_stale)
+        .map(|row| row.entry.0)
+        .collect();
+    let mut current = reactions::current(conn, room_no, &stale_summaries).await?;
     let mut forms = Forms::new();
     for row in rows {
-        let seq = row.7;
+        let seq = row.entry.0;
         forms.insert(seq, form(room, row, current.remove(&seq))?);
     }
     Ok(forms)
 }
 
 fn form(room: &RoomId, row: Row, current: Option<Vec<Reaction>>) -> Outcome<MessageForm> {
-    let (version, edited_at, deleted_by, thread, reactions, reactions_row, edits, ..) = row;
-    let (.., seq, at, kind, form, id, user, send_key, record, epoch) = row;
-    let entry: EntryRow = (seq, at, kind, form, id, user, send_key, record, epoch);
-    let entry = entries::decoded(room, entry)?;
+    let (version, edited_at, deleted_by, thread, reactions, reactions_row, edits) = row.others;
+    let entry = entries::decoded(room, row.entry)?;
     let reactions = match reactions_row {
         Some(_) => Some(current.unwrap_or_default()),
         None => reactions
@@ -167,7 +151,12 @@ fn tombstone(
     deleted_by: Option<Text>,
     thread: Option<Uuid>,
 ) -> Outcome<Tombstone> {
-    let missing = || Fault::Broken(format!("message {} is deleted by nobody", entry.seq));
+    let missing = || {
+        Fault::Broken(format!(
+            "the user that has deleted message {} is not recorded",
+            entry.seq
+        ))
+    };
     let deleted_by = deleted_by.ok_or_else(missing)?;
     Ok(Tombstone {
         id: entry.id,

@@ -38,21 +38,12 @@ use async_trait::async_trait;
 pub(super) use forms::of_room as forms;
 
 use super::store::SqlStore;
+use super::value::{Text, loaded};
 use crate::domain::{MessageChangeKind, MessageForm, Reaction, RoomId, UserId};
 use crate::store::{
     ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore, Pin,
     PublishedChange, ReactionChange, Result, StoredKind, StoredMessage, VersionPage,
 };
-
-/// The columns of an entry `e`, as [`EntryRow`](super::archive::entries::EntryRow) has them.
-macro_rules! entry_columns {
-    () => {
-        "e.seq, e.at, CAST(e.kind AS {bigint}), CAST(e.form AS {bigint}), e.id, e.user_id, \
-         e.send_key, e.record, (SELECT p.name FROM hubbub_epochs p \
-         WHERE p.room_no = e.room_no AND p.epoch_no = e.epoch_no)"
-    };
-}
-pub(super) use entry_columns;
 
 #[async_trait]
 impl MessageStore for SqlStore {
@@ -157,7 +148,7 @@ const fn stored_kind(kind: MessageChangeKind) -> i64 {
 }
 
 /// The kinds of entries that are messages.
-const LISTED_KINDS: [StoredKind; 2] = [StoredKind::MESSAGE, StoredKind::DELETED];
+const MESSAGE_KINDS: [StoredKind; 2] = [StoredKind::MESSAGE, StoredKind::DELETED];
 
 const EDITED: i64 = 1;
 const DELETED: i64 = 2;
@@ -169,11 +160,6 @@ fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A number of the database.
-fn loaded(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
-}
-
-fn user(text: super::value::Text) -> UserId {
+fn user(text: Text) -> UserId {
     UserId::trusted(&text.0)
 }

@@ -1,13 +1,11 @@
 //! Pinned messages.
 
-use uuid::Uuid;
-
 use super::target::{self, NewChange, Target};
-use super::{entry_columns, loaded, state, user};
+use super::{loaded, state, user};
 use crate::domain::{MessageChangeKind, RoomId, Timestamp};
 use crate::store::sql::accounts::now;
 use crate::store::sql::archive;
-use crate::store::sql::archive::entries::{self, EntryRow};
+use crate::store::sql::archive::entries::{self, WithEntry, entry_columns};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
@@ -66,7 +64,7 @@ async fn pin_in(
     } else {
         conn.run(UNPIN, key).await?;
     }
-    let row = target::lock_row(conn, &target).await?;
+    let row = target::lock_state_row(conn, &target).await?;
     let change = NewChange {
         kind,
         by: &by.user,
@@ -92,27 +90,14 @@ async fn is_full(conn: &mut Conn, room_no: i64) -> Outcome<bool> {
     Ok(count.is_some_and(|(count,)| loaded(count) >= MAX_PINS))
 }
 
-/// `room_no`, the columns of [`EntryRow`], `user_id` and `at` of the pin.
-type Row = (
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    Uuid,
-    Text,
-    Vec<u8>,
-    Vec<u8>,
-    Option<Text>,
-    Text,
-    i64,
-);
+/// A pinned message, with `room_no`, and `user_id` and `at` of the pin.
+type Row = WithEntry<(i64, Text, i64)>;
 
 pub(super) async fn pins(db: &Db, room: &RoomId) -> Result<Vec<Pin>> {
     const PINS: &str = concat!(
-        "SELECT CAST(e.room_no AS {bigint}), ",
+        "SELECT ",
         entry_columns!(),
-        ", t.user_id, t.at FROM hubbub_pins t \
+        ", CAST(e.room_no AS {bigint}), t.user_id, t.at FROM hubbub_pins t \
          JOIN hubbub_entries e ON e.room_no = t.room_no AND e.seq = t.seq \
          WHERE t.room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) \
          ORDER BY t.at DESC, t.seq DESC"
@@ -125,11 +110,9 @@ pub(super) async fn pins(db: &Db, room: &RoomId) -> Result<Vec<Pin>> {
             let mut pinned = Vec::with_capacity(rows.len());
             let mut by = Vec::with_capacity(rows.len());
             let mut number = 0;
-            for row in rows {
-                let (room_no, seq, at, kind, form, id, author, key, record, epoch, name, pinned_at) =
-                    row;
-                let row: EntryRow = (seq, at, kind, form, id, author, key, record, epoch);
-                pinned.push(entries::decoded(&room, row)?);
+            for Row { entry, others } in rows {
+                let (room_no, name, pinned_at) = others;
+                pinned.push(entries::decoded(&room, entry)?);
                 by.push((user(name), Timestamp(loaded(pinned_at))));
                 number = room_no;
             }

@@ -10,15 +10,13 @@ use crate::domain::{Emoji, MessageChangeKind, Reaction};
 use crate::store::sql::accounts::now;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
+use crate::store::sql::dialect::MAX_LIST;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::outbox;
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{
     Announced, ChangeOutcome, ChangeRow, OutboxId, REACTIONS_INTERVAL_MS, ReactionChange, Result,
 };
-
-/// The users, messages or rows that one statement names.
-const VALUES_PER_STATEMENT: usize = 500;
 
 pub(super) async fn react(db: &Db, changes: &[ReactionChange]) -> Result<Vec<ChangeOutcome>> {
     if changes.is_empty() {
@@ -149,15 +147,10 @@ async fn reacting(
 ) -> Outcome<BTreeSet<String>> {
     const FIND: &str = "SELECT user_id FROM hubbub_reactions \
         WHERE room_no = ? AND seq = ? AND emoji = ? AND user_id IN ({list})";
-    let mut found = BTreeSet::new();
-    for part in users.chunks(VALUES_PER_STATEMENT) {
-        let list = part.iter().map(|user| Arg::from(*user));
-        let (text, list) = conn.dialect().with_list(FIND, list);
-        let values = [args![target.room_no, target.seq, emoji.as_str()], list].concat();
-        let rows: Vec<(Text,)> = conn.all_of_text(text, values).await?;
-        found.extend(rows.into_iter().map(|(user,)| user.0));
-    }
-    Ok(found)
+    let values = args![target.room_no, target.seq, emoji.as_str()];
+    let users = users.iter().copied();
+    let rows: Vec<(Text,)> = conn.all_of_list(FIND, &values, users).await?;
+    Ok(rows.into_iter().map(|(user,)| user.0).collect())
 }
 
 async fn insert(conn: &mut Conn, target: &TargetKey, emoji: &Emoji, users: &[&str]) -> Outcome<()> {
@@ -167,7 +160,7 @@ async fn insert(conn: &mut Conn, target: &TargetKey, emoji: &Emoji, users: &[&st
         return Ok(());
     }
     let now = now(conn).await?;
-    for part in users.chunks(VALUES_PER_STATEMENT) {
+    for part in users.chunks(MAX_LIST) {
         let (text, users) = conn.dialect().with_list(ADD, part.iter().copied());
         let mut values = Vec::with_capacity(5 * users.len());
         for user in users {
@@ -181,7 +174,7 @@ async fn insert(conn: &mut Conn, target: &TargetKey, emoji: &Emoji, users: &[&st
 async fn remove(conn: &mut Conn, target: &TargetKey, emoji: &Emoji, users: &[&str]) -> Outcome<()> {
     const REMOVE: &str = "DELETE FROM hubbub_reactions \
         WHERE room_no = ? AND seq = ? AND emoji = ? AND user_id IN ({list})";
-    for part in users.chunks(VALUES_PER_STATEMENT) {
+    for part in users.chunks(MAX_LIST) {
         let list = part.iter().map(|user| Arg::from(*user));
         let (text, list) = conn.dialect().with_list(REMOVE, list);
         let values = [args![target.room_no, target.seq, emoji.as_str()], list].concat();
@@ -224,7 +217,7 @@ async fn announce(conn: &mut Conn, mut targets: Vec<&TargetKey>) -> Outcome<()> 
         }
         let due_at = due_at.max(now);
         let id = outbox::add_one(conn, row, due_at).await?;
-        target::add_row(conn, (target.room_no, target.seq)).await?;
+        target::ensure_state_row(conn, (target.room_no, target.seq)).await?;
         let next = due_at + REACTIONS_INTERVAL_MS.cast_signed();
         conn.run(SET, args![id, next, target.room_no, target.seq])
             .await?;
@@ -239,17 +232,10 @@ async fn reactions_states(
 ) -> Outcome<BTreeMap<Uuid, ReactionsState>> {
     const STATES: &str = "SELECT e.id, s.reactions_row, s.reactions_due_at FROM hubbub_entries e \
         JOIN hubbub_messages s ON s.room_no = e.room_no AND s.seq = e.seq WHERE e.id IN ({list})";
-    let mut states = BTreeMap::new();
-    for part in targets.chunks(VALUES_PER_STATEMENT) {
-        let list = part.iter().map(|target| Arg::from(target.id));
-        let (text, list) = conn.dialect().with_list(STATES, list);
-        let rows: Vec<(Uuid, Option<i64>, i64)> = conn.all_of_text(text, list).await?;
-        states.extend(
-            rows.into_iter()
-                .map(|(id, row, due_at)| (id, (row, due_at))),
-        );
-    }
-    Ok(states)
+    let ids = targets.iter().map(|target| target.id);
+    let rows: Vec<(Uuid, Option<i64>, i64)> = conn.all_of_list(STATES, &[], ids).await?;
+    let state = |(id, row, due_at)| (id, (row, due_at));
+    Ok(rows.into_iter().map(state).collect())
 }
 
 /// Locks those of the rows that no worker has claimed. Returns their payloads.
@@ -262,7 +248,7 @@ async fn lock_waiting(
     let mut rows: Vec<OutboxId> = states.values().filter_map(|(row, _)| *row).collect();
     rows.sort_unstable();
     let mut waiting = BTreeMap::new();
-    for part in rows.chunks(VALUES_PER_STATEMENT) {
+    for part in rows.chunks(MAX_LIST) {
         let list = part.iter().map(|row| Arg::from(*row));
         let (text, list) = conn.dialect().with_list(LOCK, list);
         let kind = MessageChangeKind::ReactionsChanged.event();

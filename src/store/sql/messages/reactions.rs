@@ -9,11 +9,8 @@ use crate::domain::{Emoji, Reaction, UserId};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::{Fault, Outcome};
-use crate::store::sql::value::{Arg, Text, args};
+use crate::store::sql::value::{Text, args};
 use crate::store::{MessageRef, Result};
-
-/// The messages of one statement.
-const SEQS_PER_STATEMENT: usize = 500;
 
 pub(super) async fn reactions(db: &Db, message: &MessageRef) -> Result<Option<Vec<Reaction>>> {
     let message = message.clone();
@@ -30,7 +27,7 @@ pub(super) async fn reactions(db: &Db, message: &MessageRef) -> Result<Option<Ve
     .await
 }
 
-/// The reactions to these messages, the emoji that came first first.
+/// The reactions to these messages, the emoji in the order of their first reactions.
 pub(super) async fn current(
     conn: &mut Conn,
     room_no: i64,
@@ -43,13 +40,8 @@ pub(super) async fn current(
          COUNT(*) OVER (PARTITION BY seq, emoji) AS total \
          FROM hubbub_reactions WHERE room_no = ? AND seq IN ({list})) t WHERE t.place <= 20";
     type Row = (i64, Text, Text, i64, i64, i64);
-    let mut rows: Vec<Row> = Vec::new();
-    for part in seqs.chunks(SEQS_PER_STATEMENT) {
-        let list = part.iter().map(|seq| Arg::from(*seq));
-        let (text, list) = conn.dialect().with_list(FIRST_USERS, list);
-        let values = [args![room_no], list].concat();
-        rows.extend(conn.all_of_text::<Row>(text, values).await?);
-    }
+    let seqs = seqs.iter().copied();
+    let mut rows: Vec<Row> = conn.all_of_list(FIRST_USERS, &args![room_no], seqs).await?;
     rows.sort_by(|a, b| (a.0, &a.1.0, a.4).cmp(&(b.0, &b.1.0, b.4)));
     let mut firsts: BTreeMap<i64, Vec<(i64, Reaction)>> = BTreeMap::new();
     for (seq, emoji, user, at, _, total) in rows {

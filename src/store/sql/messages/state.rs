@@ -6,15 +6,13 @@ use std::ops::RangeInclusive;
 use super::target::{self, Target};
 use super::{forms, loaded, reactions, stored, threads};
 use crate::domain::RoomId;
+use crate::store::sql::archive;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
-use crate::store::sql::value::{Arg, Text, args};
+use crate::store::sql::value::{Text, args};
 use crate::store::{ArchivedEntry, MessageRef, MessageState, Result, StoredKind, StoredMessage};
 use bytes::Bytes;
-
-/// The numbers that one statement names.
-const SEQS_PER_STATEMENT: usize = 500;
 
 pub(super) type States = BTreeMap<i64, MessageState>;
 
@@ -38,15 +36,13 @@ pub(super) async fn states(
     room: &RoomId,
     seqs: RangeInclusive<u64>,
 ) -> Result<Vec<(u64, MessageState)>> {
-    const ROOM: &str = "SELECT CAST(no AS {bigint}) FROM hubbub_rooms WHERE name = ?";
     const RANGE: &str = select_states!("m.seq >= ? AND m.seq <= ?");
     let room = room.clone();
     let (first, last) = (stored(*seqs.start()), stored(*seqs.end()));
     let states = db.read(move |conn| {
         let room = room.clone();
         Box::pin(async move {
-            let found: Option<(i64,)> = conn.first(ROOM, args![room.as_str()]).await?;
-            let Some((room_no,)) = found else {
+            let Some(room_no) = archive::find_number(conn, &room).await? else {
                 return Ok(States::new());
             };
             let rows: Vec<Row> = conn.all(RANGE, args![room_no, first, last]).await?;
@@ -115,13 +111,8 @@ pub(super) async fn of_entries(
 ) -> Outcome<Vec<StoredMessage>> {
     const LIST: &str = select_states!("m.seq IN ({list})");
     let seqs: Vec<i64> = entries.iter().map(|entry| stored(entry.seq)).collect();
-    let mut rows: Vec<Row> = Vec::new();
-    for part in seqs.chunks(SEQS_PER_STATEMENT) {
-        let list = part.iter().map(|seq| Arg::from(*seq));
-        let (text, list) = conn.dialect().with_list(LIST, list);
-        let values = [args![room_no], list].concat();
-        rows.extend(conn.all_of_text::<Row>(text, values).await?);
-    }
+    let list = seqs.iter().copied();
+    let rows: Vec<Row> = conn.all_of_list(LIST, &args![room_no], list).await?;
     let mut states = load(rows)?;
     let mut forms = forms::of_seqs(conn, (room_no, room), &seqs).await?;
     let message = |entry: ArchivedEntry| {

@@ -2,21 +2,18 @@
 
 use uuid::Uuid;
 
-use super::{entry_columns, loaded, stored_kind, user};
+use super::{MESSAGE_KINDS, loaded, stored_kind, user};
 use crate::domain::{MessageChangeKind, RoomId, UserId};
 use crate::store::sql::accounts::now;
-use crate::store::sql::archive::entries::{self, EntryRow};
+use crate::store::sql::archive::entries::{self, WithEntry, entry_columns};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::outbox;
-use crate::store::sql::value::{Arg, Text, args};
+use crate::store::sql::value::{Text, args};
 use crate::store::{
     Announced, ArchivedEntry, ChangeOutcome, ChangeRow, Changed, Changer, MessageRef, NewRow,
     OutboxId, StoredKind,
 };
-
-/// The messages that one statement locks.
-const IDS_PER_STATEMENT: usize = 500;
 
 /// A message. The entry has its newest record.
 #[derive(Debug)]
@@ -27,37 +24,36 @@ pub(super) struct Target {
     pub entry: ArchivedEntry,
 }
 
-/// `room_no`, and the columns of [`EntryRow`].
-type Row = (
-    i64,
-    i64,
-    i64,
-    i64,
-    i64,
-    Uuid,
-    Text,
-    Vec<u8>,
-    Vec<u8>,
-    Option<Text>,
-    Text,
-);
+/// An entry with `room_no`, and the name of its room.
+type Row = WithEntry<(i64, Text)>;
+
+macro_rules! select_target {
+    ($lock:literal) => {
+        concat!(
+            "SELECT ",
+            entry_columns!(),
+            ", CAST(e.room_no AS {bigint}), \
+             (SELECT r.name FROM hubbub_rooms r WHERE r.no = e.room_no) \
+             FROM hubbub_entries e WHERE e.id = ? ",
+            $lock
+        )
+    };
+}
 
 impl Target {
     fn new(row: Row) -> Outcome<Self> {
-        let (room_no, seq, at, kind, form, id, user, send_key, record, epoch, room) = row;
-        let room = RoomId::trusted(&room.0);
-        let row: EntryRow = (seq, at, kind, form, id, user, send_key, record, epoch);
+        let (room_no, Text(room)) = row.others;
+        let room = RoomId::trusted(&room);
         Ok(Self {
             room_no,
-            seq,
-            entry: entries::decoded(&room, row)?,
+            seq: row.entry.0,
+            entry: entries::decoded(&room, row.entry)?,
             room,
         })
     }
 
-    pub fn is_message_of(&self, room: &RoomId) -> bool {
-        let is_message = matches!(self.entry.kind, StoredKind::MESSAGE | StoredKind::DELETED);
-        is_message && self.room == *room
+    fn is_message_of(&self, room: &RoomId) -> bool {
+        MESSAGE_KINDS.contains(&self.entry.kind) && self.room == *room
     }
 
     pub fn is_deleted(&self) -> bool {
@@ -66,21 +62,13 @@ impl Target {
 
     /// The outcome of a change that has this announcement.
     pub fn changed(&self, announcement: Announced) -> ChangeOutcome {
-        ChangeOutcome::Changed(Changed {
-            target_seq: self.entry.seq,
-            announcement,
-        })
+        changed(self.seq, announcement)
     }
 }
 
 /// Finds a message without a lock.
 pub(super) async fn find(conn: &mut Conn, message: &MessageRef) -> Outcome<Option<Target>> {
-    const FIND: &str = concat!(
-        "SELECT CAST(e.room_no AS {bigint}), ",
-        entry_columns!(),
-        ", (SELECT r.name FROM hubbub_rooms r WHERE r.no = e.room_no) \
-         FROM hubbub_entries e WHERE e.id = ?"
-    );
+    const FIND: &str = select_target!("");
     let found: Option<Row> = conn.first(FIND, args![message.id]).await?;
     let target = found.map(Target::new).transpose()?;
     Ok(target.filter(|target| target.is_message_of(&message.room)))
@@ -99,8 +87,9 @@ pub(super) struct TargetKey {
 impl TargetKey {
     /// Whether the user may know of the message.
     pub fn is_visible(&self, message: &MessageRef, by: &Changer) -> bool {
-        let is_message = matches!(self.kind, StoredKind::MESSAGE | StoredKind::DELETED);
-        is_message && self.room == message.room && loaded(self.seq) > by.hidden_seq
+        MESSAGE_KINDS.contains(&self.kind)
+            && self.room == message.room
+            && loaded(self.seq) > by.hidden_seq
     }
 
     pub fn is_deleted(&self) -> bool {
@@ -109,11 +98,15 @@ impl TargetKey {
 
     /// The outcome of a change that has this announcement.
     pub fn changed(&self, announcement: Announced) -> ChangeOutcome {
-        ChangeOutcome::Changed(Changed {
-            target_seq: loaded(self.seq),
-            announcement,
-        })
+        changed(self.seq, announcement)
     }
+}
+
+fn changed(seq: i64, announcement: Announced) -> ChangeOutcome {
+    ChangeOutcome::Changed(Changed {
+        target_seq: loaded(seq),
+        announcement,
+    })
 }
 
 /// Locks entries until the end of the transaction, in the order of their ids. Only their keys are read: one
@@ -125,46 +118,31 @@ pub(super) async fn lock_keys(conn: &mut Conn, mut ids: Vec<Uuid>) -> Outcome<Ve
     type Row = (Uuid, i64, i64, i64, Option<Text>);
     ids.sort_unstable();
     ids.dedup();
-    let mut targets = Vec::with_capacity(ids.len());
-    for part in ids.chunks(IDS_PER_STATEMENT) {
-        let list = part.iter().map(|id| Arg::from(*id));
-        let (text, list) = conn.dialect().with_list(LOCK, list);
-        let rows: Vec<Row> = conn.all_of_text(text, list).await?;
-        let target = |(id, room_no, seq, kind, room): Row| {
-            Some(TargetKey {
-                id,
-                room_no,
-                seq,
-                room: RoomId::trusted(&room?.0),
-                kind: StoredKind(kind),
-            })
-        };
-        targets.extend(rows.into_iter().filter_map(target));
-    }
-    Ok(targets)
+    let rows: Vec<Row> = conn.all_of_list(LOCK, &[], ids).await?;
+    let target = |(id, room_no, seq, kind, room): Row| {
+        Some(TargetKey {
+            id,
+            room_no,
+            seq,
+            room: RoomId::trusted(&room?.0),
+            kind: StoredKind(kind),
+        })
+    };
+    Ok(rows.into_iter().filter_map(target).collect())
 }
 
-/// Locks a message until the end of the transaction.
-pub(super) async fn lock_any(conn: &mut Conn, message: &MessageRef) -> Outcome<Option<Target>> {
-    const LOCK: &str = concat!(
-        "SELECT CAST(e.room_no AS {bigint}), ",
-        entry_columns!(),
-        ", (SELECT r.name FROM hubbub_rooms r WHERE r.no = e.room_no) \
-         FROM hubbub_entries e WHERE e.id = ? {for_update}"
-    );
-    let found: Option<Row> = conn.first(LOCK, args![message.id]).await?;
-    let target = found.map(Target::new).transpose()?;
-    Ok(target.filter(|target| target.is_message_of(&message.room)))
-}
-
-/// Locks a message that the user may know of.
+/// Locks a message that the user may know of until the end of the transaction.
 pub(super) async fn lock(
     conn: &mut Conn,
     message: &MessageRef,
     by: &Changer,
 ) -> Outcome<Option<Target>> {
-    let target = lock_any(conn, message).await?;
-    Ok(target.filter(|target| target.entry.seq > by.hidden_seq))
+    const LOCK: &str = select_target!("{for_update}");
+    let found: Option<Row> = conn.first(LOCK, args![message.id]).await?;
+    let target = found.map(Target::new).transpose()?;
+    let is_visible =
+        |target: &Target| target.is_message_of(&message.room) && target.entry.seq > by.hidden_seq;
+    Ok(target.filter(is_visible))
 }
 
 /// A row of `hubbub_messages`, or the state of a message without one.
@@ -175,15 +153,15 @@ pub(super) struct StateRow {
     pub version: Option<i64>,
 }
 
-/// Adds the row of a message that is locked, unless there is one.
-pub(super) async fn add_row(conn: &mut Conn, (room_no, seq): (i64, i64)) -> Outcome<()> {
+/// Makes sure that a locked message has its row in `hubbub_messages`.
+pub(super) async fn ensure_state_row(conn: &mut Conn, (room_no, seq): (i64, i64)) -> Outcome<()> {
     const ADD: &str =
         "INSERT INTO hubbub_messages (room_no, seq) VALUES (?, ?) {if_absent:room_no}";
     conn.run(ADD, args![room_no, seq]).await.map(drop)
 }
 
-/// Locks the row of a message that is locked, if there is one.
-pub(super) async fn lock_row(conn: &mut Conn, target: &Target) -> Outcome<StateRow> {
+/// Locks the row in `hubbub_messages` of a locked message. Without one the message has no state.
+pub(super) async fn lock_state_row(conn: &mut Conn, target: &Target) -> Outcome<StateRow> {
     const LOCK: &str = "SELECT revision, version FROM hubbub_messages \
         WHERE room_no = ? AND seq = ? {for_update}";
     let key = args![target.room_no, target.seq];
@@ -295,7 +273,7 @@ pub(super) async fn record(
         (room_no, seq, revision, kind, form, at, outbox_id, user_id, record) \
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
     const RAISE: &str = "UPDATE hubbub_messages SET revision = ? WHERE room_no = ? AND seq = ?";
-    add_row(conn, (target.room_no, target.seq)).await?;
+    ensure_state_row(conn, (target.room_no, target.seq)).await?;
     let revision = row.revision + 1;
     let announcement = change_row(target, change.kind, revision, change.by);
     let outbox_row =

@@ -1,7 +1,7 @@
 //! Threads: the replies to a message.
 
-use super::{entry_columns, loaded, state, stored, target, user};
-use crate::store::sql::archive::entries::{self, EntryRow};
+use super::{loaded, state, stored, target, user};
+use crate::store::sql::archive::entries::{self, EntryRow, entry_columns};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;

@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::{EDITED, LISTED_KINDS, loaded};
+use super::{EDITED, MESSAGE_KINDS, loaded};
 use crate::domain::{RoomId, Timestamp};
 use crate::store::sql::archive::entries;
 use crate::store::sql::conn::Conn;
@@ -119,7 +119,7 @@ impl<'a> PageReader<'a> {
     /// Adds the version that a row ends. Returns whether there is space for more.
     fn add(&mut self, row: Row) -> bool {
         let (revision, change_seq, at, form, record, id, seq, sent_at, kind, user, key) = row;
-        if !LISTED_KINDS.contains(&StoredKind(kind)) {
+        if !MESSAGE_KINDS.contains(&StoredKind(kind)) {
             return false;
         }
         let is_first = matches!(self.page, Ok(None));
