@@ -1,3 +1,6 @@
+-- The entries stay as they are: a deleted message stays deleted, without the record of its deletion, and an
+-- edited one keeps its newest content, without its earlier versions. Replies are then messages of their room
+-- only.
 DROP TABLE IF EXISTS hubbub_deletion_skips;
 DROP TABLE IF EXISTS hubbub_unread_blocks;
 DROP TABLE IF EXISTS hubbub_unread_rooms;

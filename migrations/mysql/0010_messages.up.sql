@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS hubbub_messages (
 -- Edits, deletions, pins and removed pins. kind: 1 edited, 2 deleted, 4 pinned, 5 unpinned. at: when it was
 -- made, then when it was published. change_seq: of the announcement, NULL before it. outbox_id: the row that
 -- announces it. form, record: of an edit, the content before it, as in hubbub_entries; empty otherwise, and once the
--- message is deleted.
+-- message is deleted or has many newer versions.
 CREATE TABLE IF NOT EXISTS hubbub_message_changes (
     room_no INT NOT NULL,
     seq BIGINT NOT NULL,
