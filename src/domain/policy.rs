@@ -3,7 +3,8 @@
 //!
 //! A granted right is a [`Permit`], which only this file can make. The use cases take a permit, so
 //! none of them can be called before the policy was asked, whether the request came over Socket.IO,
-//! a plain WebSocket or REST.
+//! a plain WebSocket or REST. Changes of messages take the user's [`RoomRights`] instead, because they ask
+//! the policy at each attempt.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -143,14 +144,6 @@ impl<A> Permit<A> {
     }
 }
 
-impl Permit<Sending> {
-    /// The same permit of a caller that may be an admin: admins moderate every room that they may send to.
-    pub fn of_admin(mut self, is_admin: bool) -> Self {
-        self.is_moderator |= is_admin;
-        self
-    }
-}
-
 /// `member`: the caller's rights in the room's chat. Other rooms have no members.
 fn permit<A>(
     scope: &RoomScope,
@@ -222,36 +215,59 @@ pub fn may_send(
     permit(scope, relation != Relation::Stranger, room, member)
 }
 
-/// Callers that may send to a room may delete there: their own messages and, as owners of its chat or as
-/// admins, those of others. A relation of [`Relation::Service`] is that of an admin, which need be
-/// neither an occupant nor a member.
-///
-/// # Errors
-/// `forbidden`, `not_in_room`.
-pub fn may_delete(
-    scope: &RoomScope,
-    relation: Relation,
-    room: &RoomId,
-    member: Option<Membership>,
-) -> Result<Permit<Deleting>, Refusal> {
-    let is_admin = relation == Relation::Service && scope.allows(TokenScope::Admin);
-    if is_admin && room.kind() == RoomKind::Chat && member.is_none() && scope.covers(room) {
-        return Ok(Permit {
-            room: room.clone(),
-            hidden_seq: 0,
-            is_moderator: true,
-            action: PhantomData,
-        });
+/// The rights of a user in a room: the same ones by every door.
+#[derive(Debug, Clone, Copy)]
+pub struct RoomRights<'a> {
+    /// The rooms and the acts that the user's token is valid for.
+    pub scope: &'a RoomScope,
+    /// Whether the user is an admin.
+    pub is_admin: bool,
+    /// The user's relation to the room.
+    pub relation: Relation,
+    /// The room.
+    pub room: &'a RoomId,
+    /// The user's rights in the room's chat. Other rooms have no members.
+    pub member: Option<Membership>,
+}
+
+impl RoomRights<'_> {
+    /// As [`may_read`].
+    ///
+    /// # Errors
+    /// `forbidden`, `not_in_room`.
+    pub fn may_read(&self) -> Result<Permit<Reading>, Refusal> {
+        may_read(self.scope, self.relation, self.room, self.member)
     }
-    if !is_admin {
-        scope.require(TokenScope::Send)?;
+
+    /// As [`may_send`]. Admins moderate every room that they may send to.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_in_room`.
+    pub fn may_send(&self) -> Result<Permit<Sending>, Refusal> {
+        let permit = may_send(self.scope, self.relation, self.room, self.member)?;
+        Ok(Permit {
+            is_moderator: permit.is_moderator || self.is_admin,
+            ..permit
+        })
     }
-    let mut permit = permit(scope, relation != Relation::Stranger, room, member)?;
-    if is_admin {
-        permit.is_moderator = true;
-        permit.hidden_seq = 0;
+
+    /// Users that may send to a room may delete their own messages there, and owners of its chat those of
+    /// others. An admin deletes as an owner in every room, and need be neither an occupant nor a member.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_in_room`.
+    pub fn may_delete(&self) -> Result<Permit<Deleting>, Refusal> {
+        if self.is_admin {
+            let owner = Membership {
+                role: ChatRole::Owner,
+                hidden_seq: 0,
+            };
+            return permit(self.scope, true, self.room, Some(owner));
+        }
+        self.scope.require(TokenScope::Send)?;
+        let is_there = self.relation != Relation::Stranger;
+        permit(self.scope, is_there, self.room, self.member)
     }
-    Ok(permit)
 }
 
 fn broadcast<A>(scope: &RoomScope) -> Result<Permit<A>, Refusal> {
@@ -473,26 +489,71 @@ mod tests {
             })
         };
         let (owner, member) = (of(ChatRole::Owner), of(ChatRole::Member));
-        let moderates = |relation, room: &RoomId, member| {
-            may_delete(&all, relation, room, member).map(|permit| permit.is_moderator())
+        let rights = RoomRights {
+            scope: &all,
+            is_admin: false,
+            relation: Relation::Occupant,
+            room: &open,
+            member: None,
         };
-        assert_eq!(moderates(Relation::Occupant, &open, None), Ok(false));
-        assert_eq!(moderates(Relation::Member, &chat, member), Ok(false));
-        assert_eq!(moderates(Relation::Member, &chat, owner), Ok(true));
-        assert_eq!(moderates(Relation::Service, &open, None), Ok(true));
-        assert_eq!(moderates(Relation::Service, &chat, None), Ok(true));
-        let refused = |relation, room| moderates(relation, room, None).unwrap_err().code;
-        assert_eq!(refused(Relation::Stranger, &open), Code::NotInRoom);
-        assert_eq!(refused(Relation::Member, &chat), Code::Forbidden);
-        assert_eq!(
-            refused(Relation::Service, &RoomId::broadcast()),
-            Code::Forbidden
-        );
+        let in_chat = RoomRights {
+            relation: Relation::Member,
+            room: &chat,
+            member,
+            ..rights
+        };
+        let admin = |rights| RoomRights {
+            is_admin: true,
+            ..rights
+        };
+        let stranger = RoomRights {
+            relation: Relation::Stranger,
+            member: None,
+            ..rights
+        };
+        let of_owner = RoomRights {
+            member: owner,
+            ..in_chat
+        };
+        let moderates = |rights: RoomRights<'_>| rights.may_delete().map(|it| it.is_moderator());
+        assert_eq!(moderates(rights), Ok(false));
+        assert_eq!(moderates(in_chat), Ok(false));
+        assert_eq!(moderates(of_owner), Ok(true));
+        // Admins, wherever they are.
+        let stranger_to_chat = RoomRights {
+            room: &chat,
+            ..stranger
+        };
+        for rights in [rights, in_chat, stranger, stranger_to_chat] {
+            let permit = admin(rights).may_delete().unwrap();
+            assert_eq!((permit.is_moderator(), permit.hidden_seq()), (true, 0));
+        }
+        let refused = |rights| moderates(rights).unwrap_err().code;
+        assert_eq!(refused(stranger), Code::NotInRoom);
+        assert_eq!(refused(stranger_to_chat), Code::Forbidden);
+        let broadcast = RoomId::broadcast();
+        let of_broadcasts = RoomRights {
+            room: &broadcast,
+            ..rights
+        };
+        assert_eq!(refused(admin(of_broadcasts)), Code::Forbidden);
         let elsewhere = RoomScope::only(["lobby"]);
-        let of_other_room = may_delete(&elsewhere, Relation::Service, &chat, None);
-        assert_eq!(of_other_room.unwrap_err().code, Code::Forbidden);
+        let beyond = RoomRights {
+            scope: &elsewhere,
+            ..stranger_to_chat
+        };
+        assert_eq!(refused(admin(beyond)), Code::Forbidden);
         let reader = RoomScope::Scoped([TokenScope::Read].into_iter().collect());
-        let reading = may_delete(&reader, Relation::Service, &open, None);
-        assert_eq!(reading.unwrap_err().code, Code::Forbidden);
+        let reading = RoomRights {
+            scope: &reader,
+            ..rights
+        };
+        assert_eq!(refused(reading), Code::Forbidden);
+        // In what they send, admins have the rights of owners only where they may send at all.
+        let sends = |rights: RoomRights<'_>| rights.may_send().map(|it| it.is_moderator());
+        assert_eq!(sends(rights), Ok(false));
+        assert_eq!(sends(of_owner), Ok(true));
+        assert_eq!(sends(admin(rights)), Ok(true));
+        assert_eq!(sends(admin(stranger)).unwrap_err().code, Code::NotInRoom);
     }
 }

@@ -98,7 +98,7 @@ impl Drop for Waiter<'_> {
 }
 
 impl Publications {
-    pub(super) fn new(messages: Arc<dyn MessageStore>) -> Arc<Self> {
+    pub(crate) fn new(messages: Arc<dyn MessageStore>) -> Arc<Self> {
         Arc::new(Self {
             messages,
             reads: Semaphore::new(CONCURRENT_READS),

@@ -5,14 +5,23 @@ use std::ops::RangeInclusive;
 use async_trait::async_trait;
 
 use super::{
-    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore, Pin,
-    PublishedChange, ReactionChange, Result, StoreError, StoredMessage, VersionPage,
+    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore,
+    NewPosition, Pin, PositionStore, PublishedChange, ReactionChange, ReadPosition, Result,
+    RoomUnread, StoreError, StoredMessage, UserThread, VersionPage,
 };
-use crate::domain::{MessageForm, Reaction, RoomId};
+use crate::domain::{MessageForm, Reaction, RoomId, Timestamp, UserId};
 
 /// The calls of a [`MessageStore`] that a test implements; all others fail.
 #[async_trait]
 pub(crate) trait MessageCalls: Send + Sync {
+    async fn delete(&self, _: &MessageRef, _: &Changer) -> Result<ChangeOutcome> {
+        Err(missing())
+    }
+
+    async fn pin(&self, _: &MessageRef, _: &Changer, _: bool) -> Result<ChangeOutcome> {
+        Err(missing())
+    }
+
     async fn react(&self, _: &[ReactionChange]) -> Result<Vec<ChangeOutcome>> {
         Err(missing())
     }
@@ -43,12 +52,12 @@ impl<T: MessageCalls> MessageStore for FakeMessages<T> {
         Err(missing())
     }
 
-    async fn delete(&self, _: &MessageRef, _: &Changer) -> Result<ChangeOutcome> {
-        Err(missing())
+    async fn delete(&self, message: &MessageRef, by: &Changer) -> Result<ChangeOutcome> {
+        self.0.delete(message, by).await
     }
 
-    async fn pin(&self, _: &MessageRef, _: &Changer, _: bool) -> Result<ChangeOutcome> {
-        Err(missing())
+    async fn pin(&self, message: &MessageRef, by: &Changer, on: bool) -> Result<ChangeOutcome> {
+        self.0.pin(message, by, on).await
     }
 
     async fn react(&self, changes: &[ReactionChange]) -> Result<Vec<ChangeOutcome>> {
@@ -98,6 +107,60 @@ impl<T: MessageCalls> MessageStore for FakeMessages<T> {
         _: u64,
         _: usize,
     ) -> Result<Option<Vec<StoredMessage>>> {
+        Err(missing())
+    }
+}
+
+/// A store without positions, all of whose calls fail.
+pub(crate) struct NoPositions;
+
+#[async_trait]
+impl PositionStore for NoPositions {
+    async fn read(&self, _: &NewPosition) -> Result<ReadPosition> {
+        Err(missing())
+    }
+
+    async fn set(&self, _: &NewPosition) -> Result<ReadPosition> {
+        Err(missing())
+    }
+
+    async fn read_thread(
+        &self,
+        _: &MessageRef,
+        _: &UserId,
+        _: u64,
+    ) -> Result<Option<ReadPosition>> {
+        Err(missing())
+    }
+
+    async fn joined(&self, _: &[(UserId, RoomId, u64)]) -> Result<()> {
+        Err(missing())
+    }
+
+    async fn unread(&self, _: &UserId) -> Result<Vec<RoomUnread>> {
+        Err(missing())
+    }
+
+    async fn unread_in(&self, _: &UserId, _: &[RoomId]) -> Result<Vec<RoomUnread>> {
+        Err(missing())
+    }
+
+    async fn readers(
+        &self,
+        _: &RoomId,
+        _: u64,
+        _: Option<&UserId>,
+        _: usize,
+    ) -> Result<Vec<(UserId, u64, Timestamp)>> {
+        Err(missing())
+    }
+
+    async fn threads(
+        &self,
+        _: &UserId,
+        _: Option<(Timestamp, u64)>,
+        _: usize,
+    ) -> Result<Vec<UserThread>> {
         Err(missing())
     }
 }

@@ -1,28 +1,33 @@
-//! Changing messages: one call of the store, and the wait for its announcement.
+//! Changing messages: calls of the store until the change is made, and the wait for its announcement.
+//!
+//! These are three steps, so that a door can go on with other requests between them: the first attempt
+//! ([`Messages::edit`] and so on), its repetition where something has to happen before
+//! ([`Messages::make`]), and the announcement ([`Messages::announced`]).
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::changing_user::ChangingUser;
 use super::edit::EditFields;
 use super::form::CurrentMessage;
 use super::{Messages, may_be_unarchived, message_deleted, message_ref, no_such_message, refused};
-use crate::domain::policy::{Deleting, Permit, Sending};
-use crate::domain::{Code, Emoji, Refusal, RoomId, UserId};
+use crate::domain::policy::Permit;
+use crate::domain::{Code, Emoji, Refusal};
 use crate::store::{
-    Announced, ChangeOutcome, Changed, Changer, MessageEdit, MessageRef, ReactionChange,
+    Announced, ChangeOutcome, Changed, Changer, EditRecord, MessageEdit, ReactionChange,
 };
 
 /// How long a change is repeated that finds other changes of its message unpublished.
 const RETRY_TIME: Duration = Duration::from_secs(10);
 
-/// A change that was made.
+/// A change that is made and announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Made {
+pub struct AnnouncedChange {
     /// The message.
     pub id: Uuid,
-    /// The number of the announcement.
+    /// The number of the announcement; 0 for a reaction, whose announcement follows with others.
     pub seq: u64,
 }
 
@@ -41,167 +46,162 @@ impl From<Refusal> for ChangeRefused {
     }
 }
 
-/// A change to make.
-enum Change {
-    Edit(MessageEdit),
-    Delete(MessageRef, Changer),
-    Pin(MessageRef, Changer, bool),
-    React(ReactionChange),
+/// A change of a message after its first attempt.
+#[must_use]
+pub struct Attempt {
+    request: ChangeRequest,
+    progress: Progress,
 }
 
-impl Change {
-    fn message(&self) -> &MessageRef {
-        match self {
-            Self::Edit(edit) => &edit.message,
-            Self::Delete(message, _) | Self::Pin(message, ..) => message,
-            Self::React(change) => &change.message,
+impl Attempt {
+    /// The change, if it is announced already.
+    #[must_use]
+    pub fn announced(&self) -> Option<AnnouncedChange> {
+        match &self.progress {
+            Progress::Made(made) => made.announced(),
+            Progress::Unarchived | Progress::Unpublished { .. } => None,
+        }
+    }
+
+    /// Whether the change is made. Otherwise it has to be repeated.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        matches!(self.progress, Progress::Made(_))
+    }
+}
+
+/// A change that is made: its transaction is committed.
+#[must_use]
+pub struct MadeChange {
+    by: ChangingUser,
+    id: Uuid,
+    changed: Changed,
+}
+
+impl MadeChange {
+    fn announced(&self) -> Option<AnnouncedChange> {
+        match self.changed.announcement {
+            Announced::At(seq) => Some(AnnouncedChange { id: self.id, seq }),
+            Announced::ByRow { .. } => None,
         }
     }
 }
 
-fn changer<A>(permit: &Permit<A>, user: &UserId) -> Changer {
-    Changer {
-        user: user.clone(),
-        is_moderator: permit.is_moderator(),
-        hidden_seq: permit.hidden_seq(),
-    }
+/// The change that a user requests.
+struct ChangeRequest {
+    by: ChangingUser,
+    id: Uuid,
+    change: Change,
+    /// Whether the message may be missing only because the archive has not reached it.
+    may_be_unarchived: bool,
+}
+
+enum Change {
+    Edit {
+        record: EditRecord,
+        version: Option<u64>,
+    },
+    Delete,
+    /// Pins (`true`) or removes the pin.
+    Pin(bool),
+    /// Sets (`true`) or removes the reaction.
+    React(Emoji, bool),
+}
+
+/// The outcome of an attempt.
+enum Progress {
+    Made(MadeChange),
+    /// The message is not in the archive.
+    Unarchived,
+    /// The message has an earlier change that is not published, on which this one depends.
+    Unpublished {
+        target_seq: u64,
+        revision: u64,
+    },
 }
 
 impl Messages {
-    /// Edits a message of the caller. Fields that are not given stay as they are. An edit that changes
+    /// Edits a message of the caller. Fields that are not given keep their values. An edit that changes
     /// nothing is not announced: it has the number of the last change.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `conflict`, `message_deleted`, `bad_request`, `too_large`,
-    /// `unavailable`.
+    /// `not_in_room`, `not_found`, `forbidden`, `conflict`, `message_deleted`, `bad_request`,
+    /// `too_large`, `unavailable`.
     pub async fn edit(
         &self,
-        permit: Permit<Sending>,
-        user: &UserId,
+        by: ChangingUser,
         id: Uuid,
         fields: EditFields,
         version: Option<u64>,
-    ) -> Result<Made, ChangeRefused> {
-        self.messaging
-            .authorize_sending(user, permit.room())
-            .await?;
-        let mentions = self.mentions_of_edit(&permit, user, &fields).await?;
-        let edit = MessageEdit {
-            record: fields.into_edit(mentions, self.messaging.limits().clone()),
-            message: message_ref(permit.room(), id),
-            by: changer(&permit, user),
-            version,
-        };
-        self.change(permit.room(), id, &Change::Edit(edit)).await
+    ) -> Result<Attempt, ChangeRefused> {
+        let changer = self.sender(&by).await?;
+        let mentions = self.mentions_of_edit(&by, &fields).await?;
+        let record = fields.into_edit(mentions, self.messaging.limits().clone());
+        self.begin(by, changer, id, Change::Edit { record, version })
+            .await
     }
 
     /// Deletes a message: its content, its versions and its reactions are gone.
     ///
     /// # Errors
-    /// `not_found`, `forbidden`, `unavailable`.
-    pub async fn delete(
-        &self,
-        permit: Permit<Deleting>,
-        user: &UserId,
-        id: Uuid,
-    ) -> Result<Made, ChangeRefused> {
-        let (message, by) = (message_ref(permit.room(), id), changer(&permit, user));
-        let change = Change::Delete(message, by);
-        self.change(permit.room(), id, &change).await
+    /// `not_in_room`, `not_found`, `forbidden`, `unavailable`.
+    pub async fn delete(&self, by: ChangingUser, id: Uuid) -> Result<Attempt, ChangeRefused> {
+        let changer = changer(&by.rights().may_delete()?, &by);
+        self.begin(by, changer, id, Change::Delete).await
     }
 
     /// Pins a message to its room (`on`), or removes its pin.
     ///
     /// # Errors
-    /// `not_found`, `message_deleted`, `too_large`, `unavailable`.
+    /// `not_in_room`, `forbidden`, `not_found`, `message_deleted`, `too_large`, `unavailable`.
     pub async fn pin(
         &self,
-        permit: Permit<Sending>,
-        user: &UserId,
+        by: ChangingUser,
         id: Uuid,
         on: bool,
-    ) -> Result<Made, ChangeRefused> {
-        self.messaging
-            .authorize_sending(user, permit.room())
-            .await?;
-        let (message, by) = (message_ref(permit.room(), id), changer(&permit, user));
-        let change = Change::Pin(message, by, on);
-        self.change(permit.room(), id, &change).await
+    ) -> Result<Attempt, ChangeRefused> {
+        let changer = self.sender(&by).await?;
+        self.begin(by, changer, id, Change::Pin(on)).await
     }
 
     /// Sets a reaction of the caller (`on`), or removes it. Its announcement may follow later, together
     /// with others.
     ///
     /// # Errors
-    /// `not_found`, `message_deleted`, `too_large`, `unavailable`.
+    /// `not_in_room`, `forbidden`, `not_found`, `message_deleted`, `too_large`, `overloaded`,
+    /// `unavailable`.
     pub async fn react(
         &self,
-        permit: Permit<Sending>,
-        user: &UserId,
+        by: ChangingUser,
         id: Uuid,
         emoji: Emoji,
         on: bool,
-    ) -> Result<(), ChangeRefused> {
-        self.messaging
-            .authorize_sending(user, permit.room())
-            .await?;
-        let change = ReactionChange {
-            message: message_ref(permit.room(), id),
-            by: changer(&permit, user),
-            emoji,
-            on,
-        };
-        let change = Change::React(change);
-        self.make(permit.room(), &change).await.map(drop)
+    ) -> Result<Attempt, ChangeRefused> {
+        let changer = self.sender(&by).await?;
+        self.begin(by, changer, id, Change::React(emoji, on)).await
     }
 
-    /// Makes a change, and waits for its announcement.
-    async fn change(
-        &self,
-        room: &RoomId,
-        id: Uuid,
-        change: &Change,
-    ) -> Result<Made, ChangeRefused> {
-        let Changed {
-            target_seq,
-            announcement,
-        } = self.make(room, change).await?;
-        let seq = match announcement {
-            Announced::At(seq) => seq,
-            Announced::ByRow { revision, .. } => {
-                self.publications.wait(room, target_seq, revision).await?
-            }
-        };
-        Ok(Made { id, seq })
-    }
-
-    async fn attempt(&self, change: &Change) -> Result<ChangeOutcome, Refusal> {
-        let outcome = match change {
-            Change::Edit(edit) => self.store.edit(edit).await,
-            Change::Delete(message, by) => self.store.delete(message, by).await,
-            Change::Pin(message, by, on) => self.store.pin(message, by, *on).await,
-            Change::React(change) => return self.reactions.react(change.clone()).await,
-        };
-        outcome.map_err(refused)
-    }
-
-    /// Repeats an attempt until its outcome is final: once the message is archived, and once earlier
-    /// changes that it depends on are published.
-    async fn make(&self, room: &RoomId, change: &Change) -> Result<Changed, ChangeRefused> {
+    /// Repeats the attempt until the change is made: once the message is archived, and once earlier
+    /// changes that it depends on are published. The rights of the user are checked each time.
+    ///
+    /// # Errors
+    /// Those of the first attempt.
+    pub async fn make(&self, attempt: Attempt) -> Result<MadeChange, ChangeRefused> {
         let deadline = Instant::now() + RETRY_TIME;
-        let mut is_archived = !may_be_unarchived(change.message().id);
+        let Attempt {
+            mut request,
+            mut progress,
+        } = attempt;
         loop {
-            match self.attempt(change).await? {
-                ChangeOutcome::Changed(changed) => return Ok(changed),
-                ChangeOutcome::NotFound if !is_archived => {
-                    self.messaging
-                        .log()
-                        .archive_now(room)
-                        .await
-                        .map_err(Refusal::from)?;
-                    is_archived = true;
+            match progress {
+                Progress::Made(made) => return Ok(made),
+                Progress::Unarchived => {
+                    let log = self.messaging.log();
+                    let archived = log.archive_now(&request.by.room).await;
+                    archived.map_err(Refusal::from)?;
+                    request.may_be_unarchived = false;
                 }
-                ChangeOutcome::Pending {
+                Progress::Unpublished {
                     target_seq,
                     revision,
                 } => {
@@ -210,12 +210,125 @@ impl Messages {
                         return Err(Refusal::new(Code::Unavailable, text).into());
                     }
                     self.publications
-                        .wait_for_earlier(room, target_seq, revision)
+                        .wait_for_earlier(&request.by.room, target_seq, revision)
                         .await?;
                 }
-                outcome => return Err(refusal(outcome)),
             }
+            self.refresh(&mut request.by).await?;
+            let changer = match request.change {
+                Change::Delete => changer(&request.by.rights().may_delete()?, &request.by),
+                _ => self.sender(&request.by).await?,
+            };
+            progress = self.attempt(&request, changer).await?;
         }
+    }
+
+    /// Waits for the announcement of a change.
+    ///
+    /// # Errors
+    /// `unavailable` if it takes too long. The change is made all the same.
+    pub async fn announced(&self, made: MadeChange) -> Result<AnnouncedChange, Refusal> {
+        let seq = match made.changed.announcement {
+            Announced::At(seq) => seq,
+            Announced::ByRow { revision } => {
+                let target = made.changed.target_seq;
+                self.publications
+                    .wait(&made.by.room, target, revision)
+                    .await?
+            }
+        };
+        Ok(AnnouncedChange { id: made.id, seq })
+    }
+
+    /// All steps after the first attempt.
+    ///
+    /// # Errors
+    /// Those of [`make`](Self::make) and [`announced`](Self::announced).
+    pub async fn complete(&self, attempt: Attempt) -> Result<AnnouncedChange, ChangeRefused> {
+        let made = self.make(attempt).await?;
+        Ok(self.announced(made).await?)
+    }
+
+    /// The rights of a user that may send to the room.
+    async fn sender(&self, by: &ChangingUser) -> Result<Changer, Refusal> {
+        let permit = by.rights().may_send()?;
+        self.messaging
+            .authorize_sending(&by.user, permit.room())
+            .await?;
+        Ok(changer(&permit, by))
+    }
+
+    async fn begin(
+        &self,
+        by: ChangingUser,
+        changer: Changer,
+        id: Uuid,
+        change: Change,
+    ) -> Result<Attempt, ChangeRefused> {
+        let request = ChangeRequest {
+            by,
+            id,
+            change,
+            may_be_unarchived: may_be_unarchived(id),
+        };
+        let progress = self.attempt(&request, changer).await?;
+        Ok(Attempt { request, progress })
+    }
+
+    async fn attempt(
+        &self,
+        request: &ChangeRequest,
+        by: Changer,
+    ) -> Result<Progress, ChangeRefused> {
+        let message = message_ref(&request.by.room, request.id);
+        let outcome = match &request.change {
+            Change::Edit { record, version } => {
+                let (record, version) = (record.clone(), *version);
+                let edit = MessageEdit {
+                    message,
+                    by,
+                    version,
+                    record,
+                };
+                self.store.edit(&edit).await.map_err(refused)?
+            }
+            Change::Delete => self.store.delete(&message, &by).await.map_err(refused)?,
+            Change::Pin(on) => self.store.pin(&message, &by, *on).await.map_err(refused)?,
+            Change::React(emoji, on) => {
+                let (emoji, on) = (emoji.clone(), *on);
+                let change = ReactionChange {
+                    message,
+                    by,
+                    emoji,
+                    on,
+                };
+                self.reactions.react(change).await?
+            }
+        };
+        match outcome {
+            ChangeOutcome::Changed(changed) => Ok(Progress::Made(MadeChange {
+                by: request.by.clone(),
+                id: request.id,
+                changed,
+            })),
+            ChangeOutcome::NotFound if request.may_be_unarchived => Ok(Progress::Unarchived),
+            ChangeOutcome::Pending {
+                target_seq,
+                revision,
+            } => Ok(Progress::Unpublished {
+                target_seq,
+                revision,
+            }),
+            outcome => Err(refusal(outcome)),
+        }
+    }
+}
+
+fn changer<A>(permit: &Permit<A>, by: &ChangingUser) -> Changer {
+    Changer {
+        user: by.user.clone(),
+        is_moderator: permit.is_moderator(),
+        hidden_seq: permit.hidden_seq(),
     }
 }
 
@@ -240,3 +353,6 @@ fn refusal(outcome: ChangeOutcome) -> ChangeRefused {
     };
     refusal.into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Messages;
+use super::changing_user::ChangingUser;
 use crate::backplane::EditableRecord;
-use crate::domain::policy::{Permit, Sending};
 use crate::domain::{Code, Limits, MessageBody, Refusal, UserId};
 use crate::store::{EditRecord, EditedRecord};
 
@@ -33,7 +33,7 @@ impl<T> Replacement<T> {
     }
 }
 
-/// The fields of an edit. What is not given stays.
+/// The fields of an edit. Fields that are not given keep their values.
 #[derive(Debug, Clone, Default)]
 pub struct EditFields {
     /// The text.
@@ -102,14 +102,14 @@ impl Messages {
     /// The users that the new content mentions.
     pub(super) async fn mentions_of_edit(
         &self,
-        permit: &Permit<Sending>,
-        user: &UserId,
+        by: &ChangingUser,
         fields: &EditFields,
     ) -> Result<Vec<UserId>, Refusal> {
-        match &fields.content {
-            Some(content) => self.parts.mentions.of(permit, user, content).await,
-            None => Ok(Vec::new()),
-        }
+        let Some(content) = &fields.content else {
+            return Ok(Vec::new());
+        };
+        let permit = by.rights().may_send()?;
+        self.parts.mentions.of(&permit, &by.user, content).await
     }
 }
 

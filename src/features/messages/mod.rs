@@ -1,9 +1,10 @@
 //! Messages that change: editing, deleting, pinning and reacting, what users have read, and threads.
 //!
-//! A change is a transaction of the store, which an outbox row announces in the room. So the use cases
-//! return once the announcement has its number.
+//! A change is a transaction of the store, which an outbox row announces in the room. A call is answered
+//! once the announcement has its number.
 
 mod change;
+mod changing_user;
 mod edit;
 mod first_joins;
 mod form;
@@ -32,7 +33,8 @@ pub use crate::store::{
     MessageState, MessageVersion, ReadPosition, RoomUnread, ThreadState, Unread, UserThread,
     VersionPage,
 };
-pub use change::{ChangeRefused, Made};
+pub use change::{AnnouncedChange, Attempt, ChangeRefused, MadeChange};
+pub use changing_user::ChangingUser;
 pub use edit::{EditFields, Replacement};
 pub use first_joins::FirstJoins;
 pub use form::{CurrentMessage, is_listed};

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use ahash::{HashMap, HashSet};
 
 use crate::delivery::Outlet;
-use crate::domain::policy::{
-    self, Deleting, Joining, Listening, Permit, Reading, Relation, RoomScope, Sending,
-};
+use crate::domain::policy::{self, Joining, Listening, Permit, Relation, RoomRights, RoomScope};
 use crate::domain::{
     Code, ConnId, Membership, Refusal, RoomId, RoomKind, TokenScope, UserId, Username,
 };
@@ -126,48 +124,30 @@ impl ConnectionState {
         policy::may_join(&self.authenticated()?.scope, room, member)
     }
 
-    /// A permit to read the room's messages and occupants.
+    /// The user's rights in the room. `member`: as in [`may_join`](Self::may_join).
     ///
     /// # Errors
-    /// `unauthorized`, `forbidden`, `not_in_room`.
-    pub fn may_read(
-        &self,
-        room: &RoomId,
+    /// `unauthorized`.
+    pub fn rights<'a>(
+        &'a self,
+        room: &'a RoomId,
         member: Option<Membership>,
-    ) -> Result<Permit<Reading>, Refusal> {
-        let scope = &self.authenticated()?.scope;
-        policy::may_read(scope, self.relation(room), room, member)
-    }
-
-    /// A permit to send to the room.
-    ///
-    /// # Errors
-    /// `unauthorized`, `forbidden`, `not_in_room`.
-    pub fn may_send(
-        &self,
-        room: &RoomId,
-        member: Option<Membership>,
-    ) -> Result<Permit<Sending>, Refusal> {
+    ) -> Result<RoomRights<'a>, Refusal> {
         let user = self.authenticated()?;
-        let permit = policy::may_send(&user.scope, self.relation(room), room, member)?;
-        Ok(permit.of_admin(user.is_admin))
-    }
-
-    /// A permit to delete messages of the room.
-    ///
-    /// # Errors
-    /// `unauthorized`, `forbidden`, `not_in_room`.
-    pub fn may_delete(
-        &self,
-        room: &RoomId,
-        member: Option<Membership>,
-    ) -> Result<Permit<Deleting>, Refusal> {
-        let user = self.authenticated()?;
-        let relation = match self.relation(room) {
-            Relation::Occupant if user.is_admin => Relation::Service,
-            relation => relation,
+        // Never that of a service: over a connection, even a user that REST treats as a service has to
+        // join a room.
+        let relation = if self.is_in(room) {
+            Relation::Occupant
+        } else {
+            Relation::Stranger
         };
-        policy::may_delete(&user.scope, relation, room, member)
+        Ok(RoomRights {
+            scope: &user.scope,
+            is_admin: user.is_admin,
+            relation,
+            room,
+            member,
+        })
     }
 
     /// A permit to receive broadcasts.
@@ -176,16 +156,6 @@ impl ConnectionState {
     /// `unauthorized`, `forbidden`.
     pub fn may_listen(&self) -> Result<Permit<Listening>, Refusal> {
         policy::may_listen(&self.authenticated()?.scope)
-    }
-
-    /// Never `Service`: over a connection, even a user that REST treats as a service has to join a
-    /// room.
-    fn relation(&self, room: &RoomId) -> Relation {
-        if self.is_in(room) {
-            Relation::Occupant
-        } else {
-            Relation::Stranger
-        }
     }
 
     /// True when the connection has joined the room.

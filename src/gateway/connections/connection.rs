@@ -13,7 +13,7 @@ use super::inbox::{EventText, Inbox, Put};
 use super::log::{EndReason, Tally};
 use super::pending_acks::PendingAcks;
 use super::processing::Scheduling;
-use super::reply::{Reply, ReplyTo};
+use super::reply::ReplyTo;
 use super::{ClientTransport, CloseReason, Connections, IncomingEvent};
 use crate::auth::Identity;
 use crate::delivery::{JoinOutcome, Outlet, ReplayFrom};
@@ -38,7 +38,7 @@ pub struct Connection {
     pub(super) identity: Mutex<Option<Identity>>,
     /// The bytes of events sent to rooms since the connection last waited for their delivery.
     pub(super) unflushed_bytes: AtomicUsize,
-    /// The messages that are placed and not acknowledged yet.
+    /// The replies that are not sent yet.
     pub(super) pending_acks: PendingAcks,
     /// The pending deadline: to authenticate, or the end of the token's validity.
     pub(super) deadline: Mutex<Option<DeadlineKey>>,
@@ -120,29 +120,7 @@ impl Connection {
     fn refuse_unprocessed(&self, text: &EventText, refusal: &Refusal) {
         let limits = self.connections.messaging.limits();
         let IncomingEvent { name, reply_to, .. } = self.transport.decode(text, limits);
-        self.refuse(&self.reply(reply_to, name), refusal);
-    }
-
-    /// Refuses an event.
-    pub(super) fn refuse(&self, reply: &Reply, refusal: &Refusal) {
-        self.tally.count_refusal();
-        tracing::debug!(
-            conn = %self.conn,
-            event = reply.name.as_str(),
-            code = refusal.code.as_str(),
-            reason = &*refusal.text,
-            "event refused"
-        );
-        reply.refuse(refusal);
-    }
-
-    pub(super) fn reply(&self, reply_to: ReplyTo, name: RequestName) -> Reply {
-        Reply {
-            transport: self.transport.clone(),
-            reply_to,
-            name,
-            connections: self.connections.clone(),
-        }
+        self.refuse_at_once(&reply_to, &name, refusal);
     }
 
     /// Charges the rates for a frame that the transport answers by itself, such as a ping.
@@ -158,7 +136,7 @@ impl Connection {
             Ok(()) => true,
             Err(refusal) => {
                 let name = RequestName::Other(name.into());
-                self.refuse(&self.reply(ReplyTo::None, name), &refusal);
+                self.refuse_at_once(&ReplyTo::None, &name, &refusal);
                 false
             }
         }

@@ -10,10 +10,11 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use super::events::{Request, RequestContext};
+use super::events::{Earlier, Request, RequestContext};
 use super::inbox::{EventText, Next};
+use super::reply::Reply;
 use super::{CloseReason, Connection, Connections, IncomingEvent};
-use crate::domain::RoomId;
+use crate::domain::{Refusal, RoomId};
 
 /// Events of one connection that are processed before other connections are.
 const EVENTS_PER_SLICE: usize = 128;
@@ -116,8 +117,7 @@ impl Connection {
     }
 
     /// Handles one event, once less than half of the outbox is unwritten: so replies are sent no
-    /// faster than the client reads them. Events other than messages wait until no acknowledgement
-    /// is pending, and messages until few are.
+    /// faster than the client reads them. What else it waits for, depends on the event.
     async fn handle_event(self: &Arc<Self>, text: &EventText) {
         self.wait_until_below(self.connections.outbox_bytes / 2)
             .await;
@@ -128,22 +128,22 @@ impl Connection {
             request,
         } = self.transport.decode(text, limits);
         let allows_anonymous = name.allows_anonymous();
-        let reply = self.reply(reply_to, name);
-        // Boxed, as below: without an archive nothing is ever pending.
+        let reply = Reply {
+            connection: self.clone(),
+            reply_to,
+            name,
+        };
+        // Boxed, as below: without an archive replies are pending only behind changes of messages.
         if self.pending_acks.count() > 0 {
-            if matches!(request, Ok(Request::SendMessage(_))) {
-                Box::pin(self.wait_for_few_acks()).await;
-            } else {
-                Box::pin(self.wait_for_acks()).await;
-            }
+            Box::pin(self.wait_for_earlier(&request)).await;
         }
         let mut state = self.state.lock().await;
         if !allows_anonymous && let Err(refusal) = state.authenticated() {
-            return self.refuse(&reply, &refusal);
+            return reply.refuse(&refusal);
         }
         let request = match request {
             Ok(request) => request,
-            Err(refusal) => return self.refuse(&reply, &refusal),
+            Err(refusal) => return reply.refuse(&refusal),
         };
         let context = RequestContext {
             connection: self,
@@ -153,11 +153,23 @@ impl Connection {
         };
         if let Err(refusal) = request.handle(context).await {
             drop(state);
-            if self.pending_acks.count() > 0 {
-                Box::pin(self.refuse_after_acks(reply, refusal)).await;
-            } else {
-                self.refuse(&reply, &refusal);
+            reply.refuse(&refusal);
+        }
+    }
+
+    /// Waits for what must precede the request, while replies to earlier events are pending.
+    async fn wait_for_earlier(&self, request: &Result<Request, Refusal>) {
+        let earlier = match request {
+            Ok(request) => request.waits_for(),
+            Err(_) => Earlier::Nothing,
+        };
+        match earlier {
+            Earlier::Nothing => self.wait_for_few_acks().await,
+            Earlier::Changes => {
+                self.wait_for_few_acks().await;
+                self.wait_for_repeated_change().await;
             }
+            Earlier::Replies => self.wait_for_acks().await,
         }
     }
 

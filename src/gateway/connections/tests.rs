@@ -1,6 +1,7 @@
 //! When events are processed: queued if everything runs on one thread, and at once otherwise.
 
 mod acks;
+mod changes;
 
 use std::sync::Arc;
 use std::time::Duration;

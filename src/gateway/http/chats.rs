@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::HttpState;
 use super::extract::path_parameter;
 use crate::auth::Identity;
-use crate::domain::policy::{self, Deleting, Permit, Reading, Relation, Sending};
+use crate::domain::policy::{Relation, RoomRights};
 use crate::domain::{Code, Cost, Membership, Refusal, RoomId, RoomKind, TokenScope};
 use crate::features::chats::{Actor, Chats};
 
@@ -126,15 +126,32 @@ impl AccountInRoom {
 
     /// As [`find`](Self::find), of an account that is known.
     pub async fn of(identity: Identity, state: &HttpState, room: RoomId) -> Result<Self, Refusal> {
+        let account = Self::beside(identity, state, room).await?;
+        if account.room.kind() == RoomKind::Chat && account.member.is_none() {
+            return Err(no_such_room());
+        }
+        Ok(account)
+    }
+
+    /// As [`of`](Self::of), also for the chat of other users.
+    pub async fn beside(
+        identity: Identity,
+        state: &HttpState,
+        room: RoomId,
+    ) -> Result<Self, Refusal> {
         let messaging = &state.messaging;
-        let (relation, member) = if room.kind() == RoomKind::Chat {
-            let member = messaging.membership_of(&identity.user, &room).await?;
-            let member = member.ok_or_else(no_such_room)?;
-            (Relation::Member, Some(member))
-        } else if messaging.is_occupant(&room, &identity.user).await? {
-            (Relation::Occupant, None)
+        let member = match room.kind() {
+            RoomKind::Chat => messaging.membership_of(&identity.user, &room).await?,
+            _ => None,
+        };
+        let relation = if member.is_some() {
+            Relation::Member
+        } else if room.kind() != RoomKind::Chat
+            && messaging.is_occupant(&room, &identity.user).await?
+        {
+            Relation::Occupant
         } else {
-            (Relation::Stranger, None)
+            Relation::Stranger
         };
         Ok(Self {
             identity,
@@ -144,37 +161,14 @@ impl AccountInRoom {
         })
     }
 
-    /// # Errors
-    /// `forbidden`, `not_in_room`.
-    pub fn may_read(&self) -> Result<Permit<Reading>, Refusal> {
-        policy::may_read(&self.identity.scope, self.relation, &self.room, self.member)
-    }
-
-    /// Of an admin with the rights of a moderator.
-    ///
-    /// # Errors
-    /// `forbidden`, `not_in_room`.
-    pub fn may_send(&self) -> Result<Permit<Sending>, Refusal> {
-        let scope = &self.identity.scope;
-        let permit = policy::may_send(scope, self.relation, &self.room, self.member)?;
-        Ok(permit.of_admin(self.identity.is_admin()))
-    }
-
-    /// The right of an account to delete messages of the room. An admin has it in every room.
-    ///
-    /// # Errors
-    /// As [`find`](Self::find); `forbidden`, `not_in_room`.
-    pub async fn deleter(
-        identity: &Identity,
-        state: &HttpState,
-        room: RoomId,
-    ) -> Result<Permit<Deleting>, Refusal> {
-        if identity.is_admin() {
-            return policy::may_delete(&identity.scope, Relation::Service, &room, None);
+    pub fn rights(&self) -> RoomRights<'_> {
+        RoomRights {
+            scope: &self.identity.scope,
+            is_admin: self.identity.is_admin(),
+            relation: self.relation,
+            room: &self.room,
+            member: self.member,
         }
-        let account = Self::of(identity.clone(), state, room).await?;
-        let scope = &account.identity.scope;
-        policy::may_delete(scope, account.relation, &account.room, account.member)
     }
 }
 

@@ -75,17 +75,13 @@ impl FromRequestParts<Arc<HttpState>> for RoomReader {
         if room.kind() == RoomKind::Chat {
             // Its members alone, with any role.
             let account = AccountInRoom::find(&parts.headers, state, room).await?;
-            return account.may_read().map(Self);
+            return account.rights().may_read().map(Self);
         }
         let permit = match state.access.caller(&parts.headers).await? {
             Caller::Service(scope) => policy::may_read(&scope, Relation::Service, &room, None)?,
             Caller::User(identity) => {
-                let relation = if state.messaging.is_occupant(&room, &identity.user).await? {
-                    Relation::Occupant
-                } else {
-                    Relation::Stranger
-                };
-                policy::may_read(&identity.scope, relation, &room, None)?
+                let user = AccountInRoom::beside(identity, state, room).await?;
+                user.rights().may_read()?
             }
         };
         Ok(Self(permit))

@@ -9,10 +9,9 @@ use uuid::Uuid;
 use super::HttpState;
 use super::chats::{AccountInRoom, CallingAccount};
 use super::extract::path_parameter;
-use crate::auth::Identity;
-use crate::domain::policy::{Deleting, Permit, Reading, Sending};
+use crate::domain::policy::{Deleting, Permit, Reading, RoomRights, Sending};
 use crate::domain::{Cost, Emoji, Refusal, RoomId};
-use crate::features::messages::{Messages, ReadingUser, not_configured};
+use crate::features::messages::{ChangingUser, Messages, ReadingUser, not_configured};
 use crate::gateway::wire::message_id;
 
 /// The use cases of messages that change.
@@ -30,71 +29,69 @@ fn messages(state: &HttpState) -> Result<Arc<Messages>, Refusal> {
     state.messages.clone().ok_or_else(not_configured)
 }
 
-/// The account of the request with the right to read the room that the path parameter `room_id` names.
-pub(super) struct ReaderInRoom {
-    pub messages: Arc<Messages>,
-    pub identity: Identity,
-    pub permit: Permit<Reading>,
-}
-
-impl ReaderInRoom {
-    pub fn user(&self) -> ReadingUser {
-        ReadingUser {
-            user: self.identity.user.clone(),
-            has_account: self.identity.session.is_some(),
-        }
-    }
-}
-
-impl FromRequestParts<Arc<HttpState>> for ReaderInRoom {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(
-        parts: &mut Parts,
-        state: &Arc<HttpState>,
-    ) -> Result<Self, Refusal> {
-        let messages = messages(state)?;
-        let account = AccountInRoom::from_request_parts(parts, state).await?;
-        Ok(Self {
-            messages,
-            permit: account.may_read()?,
-            identity: account.identity,
-        })
-    }
-}
-
-/// The account of the request with the right to send to the room that the path parameter `room_id` names.
-pub(super) struct SenderInRoom {
+/// The account of the request beside the room that the path parameter `room_id` names, with the right to
+/// do `A` there.
+pub(super) struct InRoom<A> {
     pub messages: Arc<Messages>,
     pub account: AccountInRoom,
-    pub permit: Permit<Sending>,
+    pub permit: Permit<A>,
 }
 
-impl FromRequestParts<Arc<HttpState>> for SenderInRoom {
-    type Rejection = Refusal;
+impl<A> InRoom<A> {
+    pub fn reading_user(&self) -> ReadingUser {
+        let identity = &self.account.identity;
+        ReadingUser {
+            user: identity.user.clone(),
+            has_account: identity.session.is_some(),
+        }
+    }
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        state: &Arc<HttpState>,
-    ) -> Result<Self, Refusal> {
-        let messages = messages(state)?;
-        let account = AccountInRoom::from_request_parts(parts, state).await?;
-        Ok(Self {
-            messages,
-            permit: account.may_send()?,
-            account,
-        })
+    pub fn changing_user(&self) -> ChangingUser {
+        ChangingUser::new(&self.account.identity.user, &self.account.rights())
+    }
+
+    /// Charges a request to its user as an event of this size.
+    ///
+    /// # Errors
+    /// `rate_limited`.
+    pub fn charge(&self, state: &HttpState, bytes: usize) -> Result<(), Refusal> {
+        let rates = state.messaging.user_rates();
+        let charged = rates.spend(&self.account.identity.user, Cost::event(bytes));
+        charged.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))
     }
 }
 
-/// As [`SenderInRoom`], with the right to delete; or an admin, in every room.
-pub(super) struct DeleterInRoom {
-    pub messages: Arc<Messages>,
-    pub identity: Identity,
-    pub permit: Permit<Deleting>,
+/// An act in a room for which there is a permit.
+pub(super) trait RoomAct: Sized {
+    /// Whether admins may do it in the chats of other users.
+    const ADMINS_EVERYWHERE: bool = false;
+
+    /// # Errors
+    /// `forbidden`, `not_in_room`.
+    fn permit(rights: &RoomRights<'_>) -> Result<Permit<Self>, Refusal>;
 }
 
-impl FromRequestParts<Arc<HttpState>> for DeleterInRoom {
+impl RoomAct for Reading {
+    fn permit(rights: &RoomRights<'_>) -> Result<Permit<Self>, Refusal> {
+        rights.may_read()
+    }
+}
+
+impl RoomAct for Sending {
+    fn permit(rights: &RoomRights<'_>) -> Result<Permit<Self>, Refusal> {
+        rights.may_send()
+    }
+}
+
+impl RoomAct for Deleting {
+    const ADMINS_EVERYWHERE: bool = true;
+
+    fn permit(rights: &RoomRights<'_>) -> Result<Permit<Self>, Refusal> {
+        rights.may_delete()
+    }
+}
+
+impl<A: RoomAct> FromRequestParts<Arc<HttpState>> for InRoom<A> {
     type Rejection = Refusal;
 
     async fn from_request_parts(
@@ -104,11 +101,15 @@ impl FromRequestParts<Arc<HttpState>> for DeleterInRoom {
         let messages = messages(state)?;
         let room = path_parameter(parts, "room_id", RoomId::parse).await?;
         let CallingAccount { identity, .. } = CallingAccount::find(&parts.headers, state).await?;
-        let permit = AccountInRoom::deleter(&identity, state, room).await?;
+        let account = if A::ADMINS_EVERYWHERE && identity.is_admin() {
+            AccountInRoom::beside(identity, state, room).await?
+        } else {
+            AccountInRoom::of(identity, state, room).await?
+        };
         Ok(Self {
+            permit: A::permit(&account.rights())?,
             messages,
-            identity,
-            permit,
+            account,
         })
     }
 }
@@ -133,14 +134,4 @@ impl FromRequestParts<Arc<HttpState>> for EmojiInPath {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<HttpState>) -> Result<Self, Refusal> {
         path_parameter(parts, "emoji", Emoji::parse).await.map(Self)
     }
-}
-
-/// Charges a change to its user as an event of this size.
-///
-/// # Errors
-/// `rate_limited`.
-pub(super) fn charge(state: &HttpState, identity: &Identity, bytes: usize) -> Result<(), Refusal> {
-    let rates = state.messaging.user_rates();
-    let charged = rates.spend(&identity.user, Cost::event(bytes));
-    charged.map_err(|exceeded| Refusal::rate_limited(exceeded, " of this user"))
 }

@@ -48,6 +48,12 @@ impl SlowLog {
         }
     }
 
+    /// Completes the newest commit.
+    pub fn commit_last(&self) {
+        let next = self.commits.lock().pop_back();
+        next.unwrap().complete(Ok(()));
+    }
+
     /// Drops the oldest commit, as an archive that stops does.
     pub fn drop_commit(&self) {
         let next = self.commits.lock().pop_front();

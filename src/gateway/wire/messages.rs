@@ -12,9 +12,9 @@ use super::server_event::write_message;
 use crate::delivery::{Entry, EntryKind};
 use crate::domain::{Code, Head, Limits, Reaction, Refusal, RoomId, UserId};
 use crate::features::messages::{
-    ChangeRefused, CurrentMessage, EditFields, Made, MessageState, MessageVersion, PinnedMessage,
-    ReadPosition, Reader, Replacement, RoomUnread, ThreadPage, ThreadState, Unread, UserThread,
-    VersionPage, encode_reactions,
+    AnnouncedChange, ChangeRefused, CurrentMessage, EditFields, MessageState, MessageVersion,
+    PinnedMessage, ReadPosition, Reader, Replacement, RoomUnread, ThreadPage, ThreadState, Unread,
+    UserThread, VersionPage, encode_reactions,
 };
 
 /// What `null` means in a request.
@@ -140,7 +140,7 @@ pub(crate) struct ChangeAck<'a> {
 
 impl<'a> ChangeAck<'a> {
     /// Of a deletion, of a pin.
-    pub fn of(room: &'a RoomId, made: Made) -> Self {
+    pub fn of(room: &'a RoomId, made: AnnouncedChange) -> Self {
         Self {
             ok: true,
             room_id: room.as_str(),
@@ -151,7 +151,7 @@ impl<'a> ChangeAck<'a> {
     }
 
     /// Of an edit, whose announcement is the version.
-    pub fn of_edit(room: &'a RoomId, made: Made) -> Self {
+    pub fn of_edit(room: &'a RoomId, made: AnnouncedChange) -> Self {
         Self {
             version: Some(made.seq),
             ..Self::of(room, made)
@@ -159,13 +159,10 @@ impl<'a> ChangeAck<'a> {
     }
 
     /// Of a reaction, whose announcement may follow.
-    pub fn of_reaction(room: &'a RoomId, id: Uuid) -> Self {
+    pub fn of_reaction(room: &'a RoomId, made: AnnouncedChange) -> Self {
         Self {
-            ok: true,
-            room_id: room.as_str(),
-            id,
             seq: None,
-            version: None,
+            ..Self::of(room, made)
         }
     }
 }

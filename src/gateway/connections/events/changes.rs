@@ -2,9 +2,11 @@
 
 use uuid::Uuid;
 
-use super::{ClientRequest, RequestContext};
+use super::{ClientRequest, Earlier, RequestContext};
 use crate::domain::{Emoji, Refusal, RoomId};
-use crate::features::messages::EditFields;
+use crate::features::messages::{
+    AnnouncedChange, Attempt, ChangeRefused, ChangingUser, EditFields,
+};
 use crate::gateway::wire::{ChangeAck, Fields, Null, edit_fields, message_id};
 
 /// The room and the id of the message.
@@ -23,6 +25,50 @@ impl Target {
     }
 }
 
+impl RequestContext<'_> {
+    async fn changing_user(&self, room: &RoomId) -> Result<ChangingUser, Refusal> {
+        let member = self.member_of(room).await?;
+        let rights = self.state.rights(room, member)?;
+        let user = &self.state.authenticated()?.user;
+        Ok(ChangingUser::new(user, &rights))
+    }
+
+    /// Acknowledges a change once it is announced. Until then the connection handles other events.
+    fn acknowledge_change(
+        self,
+        attempt: Attempt,
+        room: RoomId,
+        ack: MakeAck,
+    ) -> Result<(), Refusal> {
+        if let Some(announced) = attempt.announced() {
+            self.reply.acknowledge(&ack(&room, announced));
+            return Ok(());
+        }
+        let messages = self.messages()?.clone();
+        let reply = self.reply.later();
+        let repeated = if attempt.is_made() {
+            None
+        } else {
+            Some(self.connection.repeat_change())
+        };
+        tokio::spawn(async move {
+            let announced = async {
+                let made = messages.make(attempt).await?;
+                drop(repeated);
+                Ok::<_, ChangeRefused>(messages.announced(made).await?)
+            };
+            match announced.await {
+                Ok(announced) => reply.acknowledge(&ack(&room, announced)),
+                Err(refused) => reply.refuse(&refused.into()),
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Makes the acknowledgement of a change.
+type MakeAck = for<'a> fn(&'a RoomId, AnnouncedChange) -> ChangeAck<'a>;
+
 /// `edit_message`: edits a message of the user.
 #[derive(Debug)]
 pub struct EditMessage {
@@ -33,6 +79,7 @@ pub struct EditMessage {
 
 impl ClientRequest for EditMessage {
     const EVENT: &'static str = "edit_message";
+    const WAITS_FOR: Earlier = Earlier::Changes;
 
     fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
         let target = Target::decode(fields)?;
@@ -47,14 +94,9 @@ impl ClientRequest for EditMessage {
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
         let messages = context.messages()?;
         let Target { room, id } = self.target;
-        let member = context.member_of(&room).await?;
-        let permit = context.state.may_send(&room, member)?;
-        let user = &context.state.authenticated()?.user;
-        let made = messages
-            .edit(permit, user, id, self.fields, self.version)
-            .await?;
-        context.reply.acknowledge(&ChangeAck::of_edit(&room, made));
-        Ok(())
+        let by = context.changing_user(&room).await?;
+        let attempt = messages.edit(by, id, self.fields, self.version).await?;
+        context.acknowledge_change(attempt, room, |room, made| ChangeAck::of_edit(room, made))
     }
 }
 
@@ -64,6 +106,7 @@ pub struct DeleteMessage(Target);
 
 impl ClientRequest for DeleteMessage {
     const EVENT: &'static str = "delete_message";
+    const WAITS_FOR: Earlier = Earlier::Changes;
 
     fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
         Target::decode(fields).map(Self)
@@ -72,12 +115,9 @@ impl ClientRequest for DeleteMessage {
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
         let messages = context.messages()?;
         let Target { room, id } = self.0;
-        let member = context.member_of(&room).await?;
-        let permit = context.state.may_delete(&room, member)?;
-        let user = &context.state.authenticated()?.user;
-        let made = messages.delete(permit, user, id).await?;
-        context.reply.acknowledge(&ChangeAck::of(&room, made));
-        Ok(())
+        let by = context.changing_user(&room).await?;
+        let attempt = messages.delete(by, id).await?;
+        context.acknowledge_change(attempt, room, |room, made| ChangeAck::of(room, made))
     }
 }
 
@@ -91,6 +131,7 @@ pub struct React {
 
 impl ClientRequest for React {
     const EVENT: &'static str = "react";
+    const WAITS_FOR: Earlier = Earlier::Changes;
 
     fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
         Ok(Self {
@@ -103,16 +144,11 @@ impl ClientRequest for React {
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
         let messages = context.messages()?;
         let Target { room, id } = self.target;
-        let member = context.member_of(&room).await?;
-        let permit = context.state.may_send(&room, member)?;
-        let user = &context.state.authenticated()?.user;
-        messages
-            .react(permit, user, id, self.emoji, self.on)
-            .await?;
-        context
-            .reply
-            .acknowledge(&ChangeAck::of_reaction(&room, id));
-        Ok(())
+        let by = context.changing_user(&room).await?;
+        let attempt = messages.react(by, id, self.emoji, self.on).await?;
+        context.acknowledge_change(attempt, room, |room, made| {
+            ChangeAck::of_reaction(room, made)
+        })
     }
 }
 
@@ -122,6 +158,7 @@ pub struct PinMessage(Target);
 
 impl ClientRequest for PinMessage {
     const EVENT: &'static str = "pin_message";
+    const WAITS_FOR: Earlier = Earlier::Changes;
 
     fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
         Target::decode(fields).map(Self)
@@ -138,6 +175,7 @@ pub struct UnpinMessage(Target);
 
 impl ClientRequest for UnpinMessage {
     const EVENT: &'static str = "unpin_message";
+    const WAITS_FOR: Earlier = Earlier::Changes;
 
     fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
         Target::decode(fields).map(Self)
@@ -151,10 +189,7 @@ impl ClientRequest for UnpinMessage {
 async fn pin(target: Target, context: RequestContext<'_>, on: bool) -> Result<(), Refusal> {
     let messages = context.messages()?;
     let Target { room, id } = target;
-    let member = context.member_of(&room).await?;
-    let permit = context.state.may_send(&room, member)?;
-    let user = &context.state.authenticated()?.user;
-    let made = messages.pin(permit, user, id, on).await?;
-    context.reply.acknowledge(&ChangeAck::of(&room, made));
-    Ok(())
+    let by = context.changing_user(&room).await?;
+    let attempt = messages.pin(by, id, on).await?;
+    context.acknowledge_change(attempt, room, |room, made| ChangeAck::of(room, made))
 }

@@ -2,7 +2,7 @@
 
 use tracing::Instrument;
 
-use super::{ClientRequest, RequestContext};
+use super::{ClientRequest, Earlier, RequestContext};
 use crate::domain::{Limits, MessageFields, Refusal, RoomId};
 use crate::features::messaging::HistoryWindow;
 use crate::gateway::wire::{
@@ -18,6 +18,7 @@ pub struct SendMessage {
 
 impl ClientRequest for SendMessage {
     const EVENT: &'static str = "message";
+    const WAITS_FOR: Earlier = Earlier::Nothing;
 
     // Inlined, the request is built where it stays: it is 200 bytes long, and copying it is a
     // noticeable part of decoding.
@@ -32,7 +33,7 @@ impl ClientRequest for SendMessage {
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
         let span = tracing::debug_span!("message", room = %self.room);
         let member = context.member_of(&self.room).await?;
-        let permit = context.state.may_send(&self.room, member)?;
+        let permit = context.state.rights(&self.room, member)?.may_send()?;
         let (appended, commit) = context
             .messaging()
             .send(context.state, permit, self.fields)
@@ -40,18 +41,15 @@ impl ClientRequest for SendMessage {
             .await?;
         if commit.is_done() {
             drop(commit);
-            // For a repeat of a message that was committed long ago, while later ones are not.
-            if context.connection.pending_acks.count() > 0 {
-                Box::pin(context.connection.wait_for_acks()).await;
-            }
             context
                 .reply
                 .acknowledge(&MessageAck::of(&self.room, &appended));
         } else {
-            let (reply, room) = (context.reply.clone(), self.room.clone());
-            context
-                .connection
-                .acknowledge_after(commit, reply, room, appended);
+            let (reply, room) = (context.reply.later(), self.room.clone());
+            commit.on_done(Box::new(move |outcome| match outcome {
+                Ok(()) => reply.acknowledge(&MessageAck::of(&room, &appended)),
+                Err(error) => reply.refuse(&Refusal::from(error)),
+            }));
         }
         context
             .connection
@@ -90,7 +88,7 @@ impl ClientRequest for History {
         let half = context.connection.connections.outbox_bytes / 2;
         context.connection.wait_until_below(half / 2).await;
         let member = context.member_of(&self.room).await?;
-        let permit = context.state.may_read(&self.room, member)?;
+        let permit = context.state.rights(&self.room, member)?.may_read()?;
         let max_bytes = Limits::HISTORY_BYTES.min(half);
         let page = context
             .messaging()
@@ -112,6 +110,7 @@ pub struct Typing {
 
 impl ClientRequest for Typing {
     const EVENT: &'static str = "typing";
+    const WAITS_FOR: Earlier = Earlier::Nothing;
 
     fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
         Ok(Self {
@@ -122,7 +121,7 @@ impl ClientRequest for Typing {
 
     async fn handle(self, context: RequestContext<'_>) -> Result<(), Refusal> {
         let member = context.member_of(&self.room).await?;
-        let permit = context.state.may_send(&self.room, member)?;
+        let permit = context.state.rights(&self.room, member)?.may_send()?;
         context
             .messaging()
             .typing(context.state, permit, self.is_typing)

@@ -37,6 +37,8 @@ pub(super) trait ClientRequest: Sized {
     const EVENT: &'static str;
     /// Whether connections may send it before they have a user.
     const ANONYMOUS: bool = false;
+    /// What it waits for while replies to earlier events are pending.
+    const WAITS_FOR: Earlier = Earlier::Replies;
 
     /// Reads the request from its payload.
     ///
@@ -49,6 +51,17 @@ pub(super) trait ClientRequest: Sized {
         self,
         context: RequestContext<'_>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
+}
+
+/// What must precede an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Earlier {
+    /// Nothing beside the handling of the events before it: its own reply waits for theirs.
+    Nothing,
+    /// No change of a message that the client has sent before is repeated.
+    Changes,
+    /// All replies: its own has to precede other events of the server, or is large.
+    Replies,
 }
 
 /// The environment of a request's handler.
@@ -70,8 +83,8 @@ impl<'a> RequestContext<'a> {
     ///
     /// # Errors
     /// `not_configured`.
-    fn messages(&self) -> Result<&'a Messages, Refusal> {
-        let messages = self.connection.connections.messages.as_deref();
+    fn messages(&self) -> Result<&'a Arc<Messages>, Refusal> {
+        let messages = self.connection.connections.messages.as_ref();
         messages.ok_or_else(not_configured)
     }
 
@@ -141,6 +154,10 @@ macro_rules! client_events {
                 match event {
                     $(ClientEvent::$request => $request::decode(fields).map(Self::$request)),*
                 }
+            }
+
+            pub(super) const fn waits_for(&self) -> Earlier {
+                match self { $(Self::$request(_) => $request::WAITS_FOR),* }
             }
 
             /// Handles the request, as [`ClientRequest::handle`] describes.

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{ClientRequest, RequestContext};
+use super::{ClientRequest, Earlier, RequestContext};
 use crate::domain::{Refusal, RoomId};
 use crate::features::messages::ReadingUser;
 use crate::gateway::wire::{Fields, MAX_SEQ, ReadAck, message_id};
@@ -17,6 +17,7 @@ pub struct Read {
 
 impl ClientRequest for Read {
     const EVENT: &'static str = "read";
+    const WAITS_FOR: Earlier = Earlier::Nothing;
 
     fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
         let missing = || Refusal::bad_request("seq is missing").field("seq");
@@ -31,7 +32,7 @@ impl ClientRequest for Read {
         let messages = context.messages()?;
         let Self { room, seq, thread } = self;
         let member = context.member_of(&room).await?;
-        let permit = context.state.may_read(&room, member)?;
+        let permit = context.state.rights(&room, member)?.may_read()?;
         let user = context.state.authenticated()?;
         let by = ReadingUser {
             user: user.user.clone(),

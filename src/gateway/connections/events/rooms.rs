@@ -2,7 +2,7 @@
 
 use tracing::Instrument;
 
-use super::{ClientRequest, RequestContext};
+use super::{ClientRequest, Earlier, RequestContext};
 use crate::delivery::{JoinOutcome, ReplayFrom};
 use crate::domain::{Cost, Refusal, RoomId};
 use crate::gateway::wire::{Fields, JoinAck, RoomAck, replay_from};
@@ -52,6 +52,7 @@ pub struct Leave {
 
 impl ClientRequest for Leave {
     const EVENT: &'static str = "leave";
+    const WAITS_FOR: Earlier = Earlier::Nothing;
 
     fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
         Ok(Self {

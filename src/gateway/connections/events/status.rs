@@ -1,6 +1,6 @@
 //! `subscribe_status`, `unsubscribe_status`: watches the online status of users.
 
-use super::{ClientRequest, RequestContext};
+use super::{ClientRequest, Earlier, RequestContext};
 use crate::domain::{OnlineStatus, Refusal, UserId};
 use crate::gateway::wire::{Fields, StatusJson, TargetAck};
 
@@ -41,6 +41,7 @@ pub struct UnsubscribeStatus {
 
 impl ClientRequest for UnsubscribeStatus {
     const EVENT: &'static str = "unsubscribe_status";
+    const WAITS_FOR: Earlier = Earlier::Nothing;
 
     fn decode(fields: &Fields<'_>) -> Result<Self, Refusal> {
         Ok(Self {

@@ -12,14 +12,14 @@ use crate::gateway::wire::parse_frame;
 
 /// A client that sends plain frames, and records the replies.
 #[derive(Default)]
-struct PlainClient {
+pub(super) struct PlainClient {
     /// The reference of each reply, and its code, or `ok`.
     replies: Mutex<Vec<(String, String)>>,
-    holds: AtomicUsize,
+    pub holds: AtomicUsize,
 }
 
 impl PlainClient {
-    fn replies(&self) -> Vec<(String, String)> {
+    pub fn replies(&self) -> Vec<(String, String)> {
         self.replies.lock().clone()
     }
 }
@@ -116,14 +116,22 @@ impl Outlet for NoOutlet {
     fn close(&self, _: OutletClose) {}
 }
 
-struct Node {
-    log: Arc<SlowLog>,
-    backplane: Backplane,
+pub(super) struct Node {
+    pub log: Arc<SlowLog>,
+    pub backplane: Backplane,
     connections: Arc<Connections>,
 }
 
 impl Node {
     fn start(outbox_bytes: usize) -> Self {
+        Self::with_messages(outbox_bytes, |_, _| None)
+    }
+
+    /// A node with messages that change.
+    pub fn with_messages(
+        outbox_bytes: usize,
+        messages: impl FnOnce(&Arc<Messaging>, &Backplane) -> Option<Arc<Messages>>,
+    ) -> Self {
         let (log, backplane) = SlowLog::backplane();
         let delivery = Arc::new(Delivery::start(&backplane, &DeliverySettings::default()));
         let limits = Limits {
@@ -132,9 +140,10 @@ impl Node {
             ..Limits::default()
         };
         let messaging = Arc::new(Messaging::new(backplane.clone(), delivery, limits));
+        let messages = messages(&messaging, &backplane);
         let connections = Connections::new(
             messaging,
-            None,
+            messages,
             Arc::new(Authenticator::open()),
             Arc::new(Admission::new(Caps::default())),
             outbox_bytes,
@@ -148,7 +157,7 @@ impl Node {
     }
 
     /// A client that has joined the room `lobby`.
-    async fn member(&self, user: &str) -> (Arc<Connection>, Arc<PlainClient>) {
+    pub async fn member(&self, user: &str) -> (Arc<Connection>, Arc<PlainClient>) {
         let client = Arc::new(PlainClient::default());
         let transport = Arc::new(Transport(client.clone()));
         let connection = self.connections.open(transport, None);
@@ -164,22 +173,22 @@ impl Node {
     }
 }
 
-fn send(connection: &Arc<Connection>, event: &str, payload: &Value, reference: usize) {
+pub(super) fn send(connection: &Arc<Connection>, event: &str, payload: &Value, reference: usize) {
     let frame = json!({"type": event, "payload": payload, "ref": reference}).to_string();
     connection.receive(EventText::new(frame.into(), 0));
 }
 
-fn send_message(connection: &Arc<Connection>, reference: usize) {
+pub(super) fn send_message(connection: &Arc<Connection>, reference: usize) {
     let payload = json!({"room_id": "lobby", "content": "hi"});
     send(connection, "message", &payload, reference);
 }
 
 /// Returns when nothing happens any more without the test: time is paused, and goes on only then.
-async fn settle() {
+pub(super) async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
-fn ok(references: impl IntoIterator<Item = usize>) -> Vec<(String, String)> {
+pub(super) fn ok(references: impl IntoIterator<Item = usize>) -> Vec<(String, String)> {
     let reply = |reference: usize| (reference.to_string(), "ok".to_owned());
     references.into_iter().map(reply).collect()
 }
@@ -214,19 +223,44 @@ async fn every_other_reply_waits_for_the_acknowledgements_before_it() {
     send(&connection, "message", &elsewhere, 6);
     send_message(&connection, 7);
     send(&connection, "nonsense", &json!({}), 8);
-    send_message(&connection, 9);
-    send(&connection, "history", &json!({"room_id": "lobby"}), 10);
-    for _ in 0..5 {
-        settle().await;
-        assert_eq!(node.log.pending(), 1);
-        node.log.commit(1);
-    }
+    send(&connection, "history", &json!({"room_id": "lobby"}), 9);
+    send_message(&connection, 10);
     settle().await;
+    // A history is read once all replies before it are sent: other replies are kept until then.
+    assert_eq!(node.log.pending(), 4);
+    assert_eq!(client.replies(), []);
     let mut expected = ok(1..=10);
     expected[3].1 = "bad_request".to_owned();
     expected[5].1 = "not_in_room".to_owned();
     expected[7].1 = "unknown_event".to_owned();
+    for sent in [2, 4, 6] {
+        node.log.commit(1);
+        assert_eq!(client.replies(), expected[..sent]);
+    }
+    settle().await;
+    assert_eq!(node.log.pending(), 1);
+    node.log.commit(1);
+    settle().await;
+    assert_eq!(client.replies(), expected[..9]);
+    node.log.commit(1);
     assert_eq!(client.replies(), expected);
+    assert_eq!(client.holds.load(Ordering::SeqCst), 0, "a drain goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_in_any_order_are_acknowledged_in_the_order_of_the_events() {
+    let node = Node::start(1 << 20);
+    let (connection, client) = node.member("ann").await;
+    for reference in 1..=3 {
+        send_message(&connection, reference);
+    }
+    settle().await;
+    node.log.commit_last();
+    assert_eq!(client.replies(), []);
+    node.log.commit(1);
+    assert_eq!(client.replies(), ok([1]));
+    node.log.commit(1);
+    assert_eq!(client.replies(), ok([1, 2, 3]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -309,7 +343,7 @@ async fn the_loss_of_a_connection_does_not_wait_for_commits() {
     let node = Node::start(1 << 20);
     let (connection, client) = node.member("ann").await;
     send_message(&connection, 1);
-    send(&connection, "typing", &json!({"room_id": "lobby"}), 2);
+    send(&connection, "history", &json!({"room_id": "lobby"}), 2);
     send_message(&connection, 3);
     settle().await;
     let ann = UserId::trusted("ann");

@@ -69,7 +69,7 @@ async fn page(
     account: &AccountInRoom,
     query: &MessagesQuery,
 ) -> Result<Reply, Refusal> {
-    let permit = account.may_read()?;
+    let permit = account.rights().may_read()?;
     let window = query.window()?;
     let limit = history_limit(check_range("limit", query.limit, 1, MAX_LIMIT)?);
     let page = state
@@ -168,7 +168,8 @@ async fn send_to(
         let id = || ClientMsgId::trusted(&id.to_string());
         message.client_msg_id.get_or_insert_with(id);
     }
-    let (reading, sending) = (account.may_read()?, account.may_send()?);
+    let rights = account.rights();
+    let (reading, sending) = (rights.may_read()?, rights.may_send()?);
     let identity = &account.identity;
     let messaging = &state.messaging;
     let charged = messaging

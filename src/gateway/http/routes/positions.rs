@@ -5,8 +5,9 @@ use axum::extract::State;
 use super::super::SharedState;
 use super::super::accounts::AccountReader;
 use super::super::extract::{Body, QueryParameters, check_range};
-use super::super::messages::{MessagesOfNode, ReaderInRoom, charge};
+use super::super::messages::{InRoom, MessagesOfNode};
 use super::super::reply::Reply;
+use crate::domain::policy::Reading;
 use crate::domain::{Refusal, Timestamp, UserId};
 use crate::gateway::wire::{
     MAX_SEQ, Page, PageQuery, ReadAck, ReadRequest, RoomUnreadJson, UnreadRequest, UserThreadJson,
@@ -19,14 +20,14 @@ const THREADS: &str = "threads";
 /// `PUT …/read`: the caller has read the room, or a thread of it.
 pub(in crate::gateway::http) async fn read(
     State(state): SharedState,
-    reader: ReaderInRoom,
+    reader: InRoom<Reading>,
     Body(request): Body<ReadRequest>,
 ) -> Result<Reply, Refusal> {
     check_range("seq", Some(request.seq), 0, MAX_SEQ)?;
     let thread = request.thread_id.as_deref();
     let thread = thread.map(|id| message_id("thread_id", id)).transpose()?;
-    charge(&state, &reader.identity, 0)?;
-    let (messages, by, permit) = (&reader.messages, reader.user(), &reader.permit);
+    reader.charge(&state, 0)?;
+    let (messages, by, permit) = (&reader.messages, reader.reading_user(), &reader.permit);
     let position = match thread {
         Some(root) => messages.read_thread(permit, &by, root, request.seq).await?,
         None => messages.read(permit, &by, request.seq).await?,
@@ -37,12 +38,12 @@ pub(in crate::gateway::http) async fn read(
 /// `POST …/unread`: a message is the first one that the caller has not read.
 pub(in crate::gateway::http) async fn mark_unread(
     State(state): SharedState,
-    reader: ReaderInRoom,
+    reader: InRoom<Reading>,
     Body(request): Body<UnreadRequest>,
 ) -> Result<Reply, Refusal> {
     check_range("seq", Some(request.seq), 1, MAX_SEQ)?;
-    charge(&state, &reader.identity, 0)?;
-    let (by, permit) = (reader.user(), &reader.permit);
+    reader.charge(&state, 0)?;
+    let (by, permit) = (reader.reading_user(), &reader.permit);
     let position = reader
         .messages
         .mark_unread(permit, &by, request.seq)

@@ -6,8 +6,9 @@ use http::header::IF_MATCH;
 
 use super::super::SharedState;
 use super::super::extract::{FromJson, JsonBody, QueryParameters};
-use super::super::messages::{DeleterInRoom, MessageInPath, ReaderInRoom, SenderInRoom, charge};
+use super::super::messages::{InRoom, MessageInPath};
 use super::super::reply::Reply;
+use crate::domain::policy::{Deleting, Reading, Sending};
 use crate::domain::{Limits, Refusal, UserId};
 use crate::gateway::wire::{
     ChangeAck, EditRequest, Page, PageQuery, ReaderJson, ThreadList, VersionList, current_json,
@@ -27,7 +28,7 @@ impl FromJson for EditRequest {
 
 /// `GET …/messages/{id}`: the message in its newest form.
 pub(in crate::gateway::http) async fn get(
-    reader: ReaderInRoom,
+    reader: InRoom<Reading>,
     MessageInPath(id): MessageInPath,
 ) -> Result<Reply, Refusal> {
     let message = reader.messages.message(&reader.permit, id).await?;
@@ -37,24 +38,18 @@ pub(in crate::gateway::http) async fn get(
 /// `PATCH …/messages/{id}`: edits a message of the caller, and returns it.
 pub(in crate::gateway::http) async fn patch(
     State(state): SharedState,
-    sender: SenderInRoom,
+    sender: InRoom<Sending>,
     MessageInPath(id): MessageInPath,
     headers: HeaderMap,
     JsonBody(request): JsonBody<EditRequest>,
 ) -> Result<Reply, Refusal> {
     let version = expected_version(&headers, request.version)?;
-    let SenderInRoom {
-        messages,
-        account,
-        permit,
-    } = sender;
-    let reading = account.may_read()?;
+    let reading = sender.account.rights().may_read()?;
     let content = request.fields.content.as_ref();
-    charge(&state, &account.identity, content.map_or(0, String::len))?;
-    let user = &account.identity.user;
-    messages
-        .edit(permit, user, id, request.fields, version)
-        .await?;
+    sender.charge(&state, content.map_or(0, String::len))?;
+    let (messages, by) = (&sender.messages, sender.changing_user());
+    let attempt = messages.edit(by, id, request.fields, version).await?;
+    messages.complete(attempt).await?;
     let message = messages.message(&reading, id).await?;
     Ok(Reply::ok(&current_json(&message)))
 }
@@ -77,23 +72,19 @@ fn expected_version(headers: &HeaderMap, body: Option<u64>) -> Result<Option<u64
 /// `DELETE …/messages/{id}`: deletes a message.
 pub(in crate::gateway::http) async fn delete(
     State(state): SharedState,
-    deleter: DeleterInRoom,
+    deleter: InRoom<Deleting>,
     MessageInPath(id): MessageInPath,
 ) -> Result<Reply, Refusal> {
-    let DeleterInRoom {
-        messages,
-        identity,
-        permit,
-    } = deleter;
-    charge(&state, &identity, 0)?;
-    let room = permit.room().clone();
-    let made = messages.delete(permit, &identity.user, id).await?;
-    Ok(Reply::ok(&ChangeAck::of(&room, made)))
+    deleter.charge(&state, 0)?;
+    let (messages, by) = (&deleter.messages, deleter.changing_user());
+    let attempt = messages.delete(by, id).await?;
+    let announced = messages.complete(attempt).await?;
+    Ok(Reply::ok(&ChangeAck::of(&deleter.account.room, announced)))
 }
 
 /// `GET …/messages/{id}/versions`: the forms that the message has had, oldest first.
 pub(in crate::gateway::http) async fn versions(
-    reader: ReaderInRoom,
+    reader: InRoom<Reading>,
     MessageInPath(id): MessageInPath,
     QueryParameters(query): QueryParameters<PageQuery>,
 ) -> Result<Reply, Refusal> {
@@ -108,7 +99,7 @@ pub(in crate::gateway::http) async fn versions(
 
 /// `GET …/messages/{id}/thread`: the message, and the replies in its thread.
 pub(in crate::gateway::http) async fn thread(
-    reader: ReaderInRoom,
+    reader: InRoom<Reading>,
     MessageInPath(id): MessageInPath,
     QueryParameters(query): QueryParameters<PageQuery>,
 ) -> Result<Reply, Refusal> {
@@ -123,7 +114,7 @@ pub(in crate::gateway::http) async fn thread(
 
 /// `GET …/messages/{id}/readers`: the users that have read the message, in the order of their ids.
 pub(in crate::gateway::http) async fn readers(
-    reader: ReaderInRoom,
+    reader: InRoom<Reading>,
     MessageInPath(id): MessageInPath,
     QueryParameters(query): QueryParameters<PageQuery>,
 ) -> Result<Reply, Refusal> {
