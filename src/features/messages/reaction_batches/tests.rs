@@ -18,6 +18,9 @@ struct Transactions {
     /// So many transactions fail, or panic.
     failures: Mutex<usize>,
     panics: Mutex<usize>,
+    /// The transactions that are under way, and the most there were.
+    running: Mutex<usize>,
+    most: Mutex<usize>,
 }
 
 fn takes_one(left: &Mutex<usize>) -> bool {
@@ -30,7 +33,20 @@ fn takes_one(left: &Mutex<usize>) -> bool {
 #[async_trait]
 impl MessageCalls for Transactions {
     async fn react(&self, changes: &[ReactionChange]) -> Result<Vec<ChangeOutcome>> {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let running = {
+            let mut running = self.running.lock();
+            *running += 1;
+            *running
+        };
+        let most = running.max(*self.most.lock());
+        *self.most.lock() = most;
+        let is_stuck = changes[0].message.room.as_str().starts_with("stuck");
+        let took = if is_stuck { 60_000 } else { 5 };
+        tokio::time::sleep(Duration::from_millis(took)).await;
+        *self.running.lock() -= 1;
+        if changes.iter().any(|it| it.emoji.as_str() == "broken") {
+            return Err(StoreError::Broken("on purpose".to_owned()));
+        }
         assert!(!takes_one(&self.panics), "on purpose");
         if takes_one(&self.failures) {
             return Err(StoreError::Unavailable("on purpose".to_owned()));
@@ -64,6 +80,12 @@ fn change(user: &str, number: u64, emoji: &str) -> ReactionChange {
         emoji: Emoji::trusted(emoji),
         on: true,
     }
+}
+
+fn in_room(room: &str, number: u64) -> ReactionChange {
+    let mut change = change("ann", number, "+1");
+    change.message.room = RoomId::trusted(room);
+    change
 }
 
 fn number(change: &ReactionChange) -> u64 {
@@ -173,13 +195,70 @@ async fn a_transaction_that_fails_fails_its_reactions_only() {
 async fn the_reactions_that_wait_are_bounded() {
     let (batches, _store) = batches();
     let mut received = Vec::new();
-    for number in 0..MAX_WAITING as u64 {
+    for number in 0..MAX_WAITING_OF_ROOM as u64 {
         received.push(batches.0.push(change("ann", number, "+1")).unwrap());
     }
     let refused = batches.react(change("ann", 1, "+1")).await.unwrap_err();
     assert_eq!(refused.code, Code::Overloaded);
+    target(batches.react(in_room("elsewhere", 1)).await);
     for received in received {
         received.await.unwrap().unwrap();
     }
     target(batches.react(change("ann", 1, "+1")).await);
+    assert_eq!(batches.waiting(), 0);
+    assert!(batches.0.queues.lock().rooms.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_that_is_held_up_delays_no_other_room() {
+    let (batches, _store) = batches();
+    let mut stuck = Box::pin(batches.react(in_room("stuck", 1)));
+    assert!(futures_util::poll!(stuck.as_mut()).is_pending());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // The second call waits for the transaction of the first one.
+    let mut behind = Box::pin(batches.react(in_room("stuck", 2)));
+    assert!(futures_util::poll!(behind.as_mut()).is_pending());
+    let began = Instant::now();
+    for number in 0..10 {
+        target(batches.react(in_room("lobby", number)).await);
+    }
+    assert!(began.elapsed() < Duration::from_secs(1));
+    target(stuck.await);
+    let refused = behind.await.unwrap_err();
+    assert_eq!(
+        refused.code,
+        Code::Unavailable,
+        "it has waited for too long"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_transactions_are_under_way_at_a_time() {
+    let (batches, store) = batches();
+    let rooms: Vec<String> = (0..50).map(|number| format!("room{number}")).collect();
+    let calls = rooms.iter().map(|room| batches.react(in_room(room, 1)));
+    join_all(calls).await.into_iter().for_each(|outcome| {
+        target(outcome);
+    });
+    assert_eq!(*store.0.most.lock(), CONCURRENT);
+    assert_eq!(store.0.committed.lock().len(), rooms.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_the_database_refuses_fails_no_other_one() {
+    let (batches, store) = batches();
+    let calls = (0..100).map(|number| {
+        let emoji = if number == 70 { "broken" } else { "+1" };
+        batches.react(change("ann", number % 99, emoji))
+    });
+    let outcomes = join_all(calls).await;
+    for (number, outcome) in outcomes.into_iter().enumerate() {
+        if number == 70 {
+            assert_eq!(outcome.unwrap_err().code, Code::Internal);
+        } else {
+            assert_eq!(target(outcome), number as u64 % 99);
+        }
+    }
+    let committed = store.0.committed.lock().len();
+    assert_eq!(committed, 98, "by message");
 }
