@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ahash::HashMap;
 use parking_lot::Mutex;
 
-use crate::backplane::{BackplaneError, Commit, Result, UnarchivedCursor, Window};
+use crate::backplane::{ArchivedRanges, BackplaneError, Commit, Result, UnarchivedCursor, Window};
 use crate::domain::{Head, RoomId};
+use crate::store::ArchiveWindow;
 
 use super::queue::COMMIT_TIMEOUT;
 use super::{Shared, entry};
@@ -29,7 +30,7 @@ struct RoomRuns {
 }
 
 impl Runs {
-    fn of(&self, room: &RoomId) -> Arc<RoomRuns> {
+    fn of<'a>(&'a self, room: &'a RoomId) -> Use<'a> {
         let mut rooms = self.0.lock();
         let new = || {
             Arc::new(RoomRuns {
@@ -37,19 +38,34 @@ impl Runs {
                 last: tokio::sync::Mutex::new(None),
             })
         };
-        rooms.entry(room.clone()).or_insert_with(new).clone()
+        let runs = rooms.entry(room.clone()).or_insert_with(new).clone();
+        let all = self;
+        Use { all, room, runs }
     }
 
     /// Forgets the room, unless another caller uses its runs.
-    fn release(&self, room: &RoomId, runs: Arc<RoomRuns>) {
+    fn release(&self, room: &RoomId) {
         let mut rooms = self.0.lock();
-        drop(runs);
+        // Those of the map, and of the caller.
         if rooms
             .get(room)
-            .is_some_and(|runs| Arc::strong_count(runs) == 1)
+            .is_some_and(|runs| Arc::strong_count(runs) <= 2)
         {
             rooms.remove(room);
         }
+    }
+}
+
+/// The use of a room's runs by one caller, which may be dropped at any time.
+struct Use<'a> {
+    all: &'a Runs,
+    room: &'a RoomId,
+    runs: Arc<RoomRuns>,
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        self.all.release(self.room);
     }
 }
 
@@ -73,9 +89,9 @@ impl RoomRuns {
 
 /// See [`RoomLog::archive_now`](crate::backplane::RoomLog::archive_now).
 pub(super) async fn archive_now(shared: &Shared, room: &RoomId) -> Result<()> {
-    let runs = shared.archive_now.of(room);
-    let archived = tokio::time::timeout(COMMIT_TIMEOUT, runs.share(archive(shared, room))).await;
-    shared.archive_now.release(room, runs);
+    let run = shared.archive_now.of(room);
+    let work = run.runs.share(archive(shared, room));
+    let archived = tokio::time::timeout(COMMIT_TIMEOUT, work).await;
     archived.unwrap_or_else(|_| {
         let reason = "the database did not take the room's messages in time";
         Err(BackplaneError::Unavailable(reason.to_owned()))
@@ -97,18 +113,32 @@ async fn archive(shared: &Shared, room: &RoomId) -> Result<()> {
     commit_from(shared, room, watermark, head.seq).await
 }
 
+/// See [`RoomLog::archived_up_to`](crate::backplane::RoomLog::archived_up_to).
+pub(super) async fn archived_up_to(shared: &Shared, room: &RoomId) -> Result<u64> {
+    let heads = shared.hot.heads(std::slice::from_ref(room)).await?;
+    match heads.into_iter().next().flatten() {
+        Some(head) => watermark(shared, room, &head).await,
+        None => Ok(0),
+    }
+}
+
 async fn watermark(shared: &Shared, room: &RoomId, head: &Head) -> Result<u64> {
     let report = [(room.clone(), head.epoch.clone(), Vec::new())];
     let watermarks = shared.hot.advance_watermarks(&report).await?;
     Ok(watermarks.first().copied().unwrap_or(0))
 }
 
-/// Commits what the log has after the watermark, up to `last`: entries of other nodes. Those that they have
-/// committed meanwhile are in the archive already, and the commit of them has no effect.
+/// Commits what the log has after the watermark, up to `last`: entries of other nodes. A few of them may be
+/// in the archive already, because these nodes have committed them meanwhile: their commit has no effect.
 async fn commit_from(shared: &Shared, room: &RoomId, watermark: u64, last: u64) -> Result<()> {
     // A room that must be restored is restored first. The restore archives it, or drops its entries.
     shared.hot.read(room, Window::Newest, 0, 0).await?;
-    let mut cursor = UnarchivedCursor::new(watermark, Vec::new());
+    let archived = if last - watermark > PAGE_ENTRIES as u64 {
+        archived_after(shared, room, watermark).await?
+    } else {
+        Vec::new()
+    };
+    let mut cursor = UnarchivedCursor::new(watermark, archived);
     let mut commits = Vec::new();
     while cursor.reached() < last {
         if shared.queue.is_full() {
@@ -149,6 +179,33 @@ async fn commit_from(shared: &Shared, room: &RoomId, watermark: u64, last: u64) 
     Ok(())
 }
 
+/// The numbers after the watermark that the archive has, or knows to be lost. Where the watermark stands,
+/// because the database refuses the entry behind it, these are nearly all.
+async fn archived_after(shared: &Shared, room: &RoomId, watermark: u64) -> Result<ArchivedRanges> {
+    let store = &shared.store;
+    let newest = store.read(room, ArchiveWindow::Before(u64::MAX), 1, usize::MAX);
+    let Some(newest) = newest.await?.pop() else {
+        return Ok(Vec::new());
+    };
+    let mut archived = Vec::new();
+    let mut from = watermark + 1;
+    let mut next = Some(watermark);
+    while let Some(after) = next {
+        let page = store.find_missing(room, after).await?;
+        for missing in page.missing {
+            if from < *missing.start() {
+                archived.push(from..=*missing.start() - 1);
+            }
+            from = from.max(*missing.end() + 1);
+        }
+        next = page.next;
+    }
+    if from <= newest.seq {
+        archived.push(from..=newest.seq);
+    }
+    Ok(archived)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -166,8 +223,7 @@ mod tests {
                 performed.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             };
-            of_room.share(work).await.unwrap();
-            runs.release(&room, of_room);
+            of_room.runs.share(work).await.unwrap();
         });
         futures_util::future::join_all(calls).await;
         assert_eq!(

@@ -243,6 +243,37 @@ async fn archiving_at_once_goes_past_an_entry_that_the_database_refuses() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn archiving_at_once_commits_no_entries_again_behind_a_refused_one() {
+    let store = FakeStore::new();
+    let setup = Setup {
+        acknowledge_commits: false,
+        ..Setup::default()
+    };
+    let node = setup.start(&store).await;
+    node.know(&lobby()).await;
+    store.refuse(Some("rotten"));
+    let hot = &node.backplane.hot_log;
+    let append = async |text: &str| {
+        let message = message(&lobby(), text);
+        let record = record::encode(&message);
+        let appended = hot.append_record((&message).into(), None, record).await;
+        appended.unwrap();
+    };
+    append("rotten").await;
+    for _ in 0..700 {
+        append("kept").await;
+    }
+    node.log.archive_now(&lobby()).await.unwrap();
+    assert_eq!(store.seqs(&lobby()).len(), 700);
+    let commits = store.commits().len();
+    append("new").await;
+    node.log.archive_now(&lobby()).await.unwrap();
+    let entries: usize = store.commits()[commits..].iter().sum();
+    assert_eq!((store.seqs(&lobby()).len(), entries), (701, 1));
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_whose_commit_was_lost_is_archived_as_it_was_appended() {
     let store = FakeStore::new();
     let node = Setup::default().start(&store).await;
