@@ -116,6 +116,10 @@ impl RoomLog for ArchivedLog {
         archive_now::archive_now(&self.0, room).await
     }
 
+    async fn archived_up_to(&self, room: &RoomId) -> Result<u64> {
+        archive_now::archived_up_to(&self.0, room).await
+    }
+
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
         self.0.hot.heads(rooms).await
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 /// The record of a message, in the order of its fields. Fields that an edit can't change stay byte for byte.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,7 +63,13 @@ impl EditableRecord {
         true
     }
 
-    /// Whether the message is a reply of a thread.
+    /// Whether the message has this id.
+    #[must_use]
+    pub fn has_id(&self, id: Uuid) -> bool {
+        self.id.get().trim_matches('"') == id.to_string()
+    }
+
+    /// Whether the message is a reply in a thread.
     #[must_use]
     pub fn is_reply(&self) -> bool {
         self.thread_id.is_some()

@@ -252,6 +252,15 @@ pub trait RoomLog: Send + Sync {
         Ok(())
     }
 
+    /// The number up to which the archive is known to have a room, without a call of the database. 0 without
+    /// an archive, and for a room that the hot log does not know.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn archived_up_to(&self, _room: &RoomId) -> Result<u64> {
+        Ok(0)
+    }
+
     /// Extends the span of a room, which another call has returned, to everything that this log can
     /// read: that of an archive included. If the reader's epoch, `seen`, is known, however old it is, the
     /// span has its end.

@@ -103,7 +103,7 @@ async fn here_lists_a_hundred_users_of_a_larger_room() {
 
 /// A database that has stopped responding: first the node does not know it, then it does.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_database_messages_are_sent_without_mentions() {
+async fn without_the_database_replies_are_sent_and_messages_without_mentions() {
     let server = DatabaseServer::start(DatabaseKind::Postgres);
     let storage = SharedStorage::new(&server.create_database("hubbub"));
     let app = storage.start_node(&[SECRET, OPEN, UNLIMITED]).await;
@@ -128,7 +128,13 @@ async fn without_the_database_messages_are_sent_without_mentions() {
     };
     let sent = send(&writer, "lobby", "@bob").await;
     assert_eq!(mentioned(sent["id"].clone()).await, json!([bob.id]));
+    // A reply makes the archive follow the log.
+    let reply_to =
+        |root: &Value| json!({"room_id": "lobby", "content": "reply", "thread_id": root["id"]});
+    writer.done("message", reply_to(&root)).await;
+    let mut replies = 1;
     server.signal("-STOP");
+    let unarchived = send(&writer, "lobby", "hello").await;
     let deadline = Instant::now() + Duration::from_secs(5);
     while Instant::now() < deadline {
         let began = Instant::now();
@@ -139,11 +145,25 @@ async fn without_the_database_messages_are_sent_without_mentions() {
             began.elapsed()
         );
         assert_eq!(mentioned(sent["id"].clone()).await, Value::Null);
+        writer.done("message", reply_to(&root)).await;
+        replies += 1;
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            began.elapsed()
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let reply = json!({"room_id": "lobby", "content": "x", "thread_id": root["id"]});
-    assert_eq!(writer.ask("message", reply).await["code"], "unavailable");
+    // Its replies might be archived before it.
+    let refused = writer.ask("message", reply_to(&unarchived)).await;
+    assert_eq!(refused["code"], "unavailable");
     server.signal("-CONT");
+    let root = || async {
+        let history = json!({"room_id": "lobby", "around_seq": root["seq"], "limit": 1});
+        let page = writer.ask("history", history).await;
+        page["messages"][0]["thread"]["replies"].clone()
+    };
+    eventually("all replies", root, |found| *found == replies).await;
     let found = || async {
         let sent = send(&writer, "lobby", "@bob").await;
         mentioned(sent["id"].clone()).await

@@ -26,7 +26,7 @@ pub struct Mentions {
 
 /// The mentions in a content, not resolved yet.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Named {
+struct MentionedNames {
     /// Names of accounts in lower case.
     users: BTreeSet<String>,
     here: bool,
@@ -65,7 +65,7 @@ impl Mentions {
         sender: &UserId,
         content: &str,
     ) -> Result<Vec<UserId>, Refusal> {
-        let mut named = Named::in_content(content);
+        let mut named = MentionedNames::in_content(content);
         let room = permit.room();
         if room.kind() != RoomKind::Chat && named.channel {
             (named.channel, named.here) = (false, true);
@@ -124,7 +124,7 @@ pub(super) fn chat_of(room: &RoomId) -> Option<Uuid> {
     Uuid::try_parse(room.as_str().strip_prefix("chat:")?).ok()
 }
 
-impl Named {
+impl MentionedNames {
     fn in_content(content: &str) -> Self {
         let mut named = Self::default();
         let is_part = |char: char| char.is_ascii_alphanumeric() || "_.-".contains(char);
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn names(content: &str) -> (Vec<String>, bool, bool) {
-        let named = Named::in_content(content);
+        let named = MentionedNames::in_content(content);
         (named.users.into_iter().collect(), named.here, named.channel)
     }
 
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_content_without_an_at_sign_needs_no_look() {
+    fn a_content_without_an_at_sign_mentions_nobody() {
         assert!(!Mentions::are_possible("hello"));
         assert!(Mentions::are_possible("a@b"));
     }
