@@ -296,6 +296,7 @@ impl Parts {
             admission: self.admission.clone(),
             events: self.connections.clone(),
             messaging: self.messaging.clone(),
+            messages: self.messages.clone(),
             delivery: self.delivery.clone(),
             backplane: self.backplane.clone(),
             archive: self.archive.clone(),

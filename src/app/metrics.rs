@@ -6,6 +6,7 @@ use super::archive::NodeArchive;
 use super::lifecycle::ClientConnections;
 use crate::backplane::Backplane;
 use crate::delivery::Delivery;
+use crate::features::messages::Messages;
 use crate::features::messaging::Messaging;
 use crate::gateway::connections::Connections;
 use crate::gateway::connections::metrics::transport_samples;
@@ -22,6 +23,7 @@ pub(super) struct Metrics {
     pub admission: Arc<Admission>,
     pub events: Arc<Connections>,
     pub messaging: Arc<Messaging>,
+    pub messages: Option<Arc<Messages>>,
     pub delivery: Arc<Delivery>,
     pub backplane: Backplane,
     pub archive: Option<Arc<NodeArchive>>,
@@ -51,6 +53,9 @@ impl Metrics {
         samples.extend(backplane_samples(&self.backplane));
         if let Some(archive) = &self.archive {
             samples.extend(archive.samples());
+        }
+        if let Some(messages) = &self.messages {
+            samples.extend(messages.samples());
         }
         if let Some(outbox) = &self.outbox {
             samples.extend(outbox.samples());
@@ -102,7 +107,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 70] = [
+    const METRICS: [(&str, &str); 73] = [
         ("append_seconds", "histogram"),
         ("archive_backlog", "gauge"),
         ("archive_backlog_bytes", "gauge"),
@@ -130,6 +135,7 @@ mod tests {
         ("bus_interruptions", "counter"),
         ("bus_overruns", "counter"),
         ("catch_ups", "counter"),
+        ("change_publish_seconds", "histogram"),
         ("connections", "gauge"),
         ("database_connections", "gauge"),
         ("database_connections_idle", "gauge"),
@@ -146,6 +152,7 @@ mod tests {
         ("jobs_retried", "counter"),
         ("joins", "counter"),
         ("kept_bytes", "gauge"),
+        ("message_changes", "counter"),
         ("messages_duplicate", "counter"),
         ("messages_in", "counter"),
         ("messages_out", "counter"),
@@ -156,6 +163,7 @@ mod tests {
         ("packets_received", "counter"),
         ("packets_sent", "counter"),
         ("presence_changes", "counter"),
+        ("reactions_waiting", "gauge"),
         ("ready", "gauge"),
         ("received_bytes", "counter"),
         ("redis_errors", "counter"),

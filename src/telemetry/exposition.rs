@@ -49,7 +49,9 @@ fn write_metric(
     format: MetricsFormat,
 ) -> fmt::Result {
     let suffix = match sample.value {
-        SampleValue::Counter(_) | SampleValue::CounterSeconds(_) => "_total",
+        SampleValue::Counter(_) | SampleValue::Counters(_) | SampleValue::CounterSeconds(_) => {
+            "_total"
+        }
         SampleValue::Info(_) => "_info",
         _ => "",
     };
@@ -61,9 +63,9 @@ fn write_metric(
         SampleValue::CounterSeconds(value) | SampleValue::GaugeSeconds(value) => {
             writeln!(out, "{name}{suffix} {value}")
         }
-        SampleValue::Gauges(values) => {
+        SampleValue::Counters(values) | SampleValue::Gauges(values) => {
             for (labels, value) in values {
-                writeln!(out, "{name}{} {value}", LabelSet(labels))?;
+                writeln!(out, "{name}{suffix}{} {value}", LabelSet(labels))?;
             }
             Ok(())
         }

@@ -21,6 +21,8 @@ pub(crate) struct Sample {
 pub(crate) enum SampleValue {
     /// A number that only rises.
     Counter(u64),
+    /// One such number for each set of labels.
+    Counters(Vec<(Labels, u64)>),
     /// A number that rises and falls.
     Gauge(u64),
     /// One such number for each set of labels.
@@ -39,6 +41,12 @@ impl Sample {
     #[must_use]
     pub fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
         let value = SampleValue::Counter(value);
+        Self { name, help, value }
+    }
+
+    #[must_use]
+    pub fn counters(name: &'static str, help: &'static str, values: Vec<(Labels, u64)>) -> Self {
+        let value = SampleValue::Counters(values);
         Self { name, help, value }
     }
 
@@ -83,7 +91,9 @@ impl Sample {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self.value {
-            SampleValue::Counter(_) | SampleValue::CounterSeconds(_) => "counter",
+            SampleValue::Counter(_) | SampleValue::Counters(_) | SampleValue::CounterSeconds(_) => {
+                "counter"
+            }
             SampleValue::Gauge(_) | SampleValue::Gauges(_) | SampleValue::GaugeSeconds(_) => {
                 "gauge"
             }

@@ -12,9 +12,10 @@ use uuid::Uuid;
 use super::changing_user::ChangingUser;
 use super::edit::EditFields;
 use super::form::CurrentMessage;
+use super::metrics::{ChangeKind, ChangeResult};
 use super::{Messages, may_be_unarchived, message_deleted, message_ref, no_such_message, refused};
 use crate::domain::policy::Permit;
-use crate::domain::{Code, Emoji, Refusal};
+use crate::domain::{Code, Emoji, Refusal, RoomId};
 use crate::store::{
     Announced, ChangeOutcome, Changed, Changer, EditRecord, MessageEdit, ReactionChange,
 };
@@ -73,9 +74,12 @@ impl Attempt {
 /// A change that is made: its transaction is committed.
 #[must_use]
 pub struct MadeChange {
-    by: ChangingUser,
+    room: RoomId,
     id: Uuid,
+    kind: ChangeKind,
     changed: Changed,
+    /// When its transaction was committed.
+    at: Instant,
 }
 
 impl MadeChange {
@@ -106,6 +110,17 @@ enum Change {
     Pin(bool),
     /// Sets (`true`) or removes the reaction.
     React(Emoji, bool),
+}
+
+impl Change {
+    fn kind(&self) -> ChangeKind {
+        match self {
+            Self::Edit { .. } => ChangeKind::Edit,
+            Self::Delete => ChangeKind::Delete,
+            Self::Pin(_) => ChangeKind::Pin,
+            Self::React(..) => ChangeKind::React,
+        }
+    }
 }
 
 /// The outcome of an attempt.
@@ -187,11 +202,22 @@ impl Messages {
     /// # Errors
     /// Those of the first attempt.
     pub async fn make(&self, attempt: Attempt) -> Result<MadeChange, ChangeRefused> {
+        let Attempt { request, progress } = attempt;
+        if let Progress::Made(made) = progress {
+            return Ok(made);
+        }
+        let kind = request.change.kind();
+        let made = self.repeat(request, progress).await;
+        self.counters.add(kind, ChangeResult::of(&made));
+        made
+    }
+
+    async fn repeat(
+        &self,
+        mut request: ChangeRequest,
+        mut progress: Progress,
+    ) -> Result<MadeChange, ChangeRefused> {
         let deadline = Instant::now() + RETRY_TIME;
-        let Attempt {
-            mut request,
-            mut progress,
-        } = attempt;
         loop {
             match progress {
                 Progress::Made(made) => return Ok(made),
@@ -232,9 +258,12 @@ impl Messages {
             Announced::At(seq) => seq,
             Announced::ByRow { revision } => {
                 let target = made.changed.target_seq;
-                self.publications
-                    .wait(&made.by.room, target, revision)
-                    .await?
+                let published = self.publications.wait(&made.room, target, revision).await;
+                match &published {
+                    Ok(_) => self.counters.publish.observe(made.at.elapsed()),
+                    Err(_) => self.counters.add(made.kind, ChangeResult::Late),
+                }
+                published?
             }
         };
         Ok(AnnouncedChange { id: made.id, seq })
@@ -271,7 +300,15 @@ impl Messages {
             change,
             may_be_unarchived: may_be_unarchived(id),
         };
-        let progress = self.attempt(&request, changer).await?;
+        let progress = self.attempt(&request, changer).await;
+        if !matches!(
+            progress,
+            Ok(Progress::Unarchived | Progress::Unpublished { .. })
+        ) {
+            let result = ChangeResult::of(&progress);
+            self.counters.add(request.change.kind(), result);
+        }
+        let progress = progress?;
         Ok(Attempt { request, progress })
     }
 
@@ -307,9 +344,11 @@ impl Messages {
         };
         match outcome {
             ChangeOutcome::Changed(changed) => Ok(Progress::Made(MadeChange {
-                by: request.by.clone(),
+                room: request.by.room.clone(),
                 id: request.id,
+                kind: request.change.kind(),
                 changed,
+                at: Instant::now(),
             })),
             ChangeOutcome::NotFound if request.may_be_unarchived => Ok(Progress::Unarchived),
             ChangeOutcome::Pending {

@@ -10,6 +10,7 @@ mod first_joins;
 mod form;
 mod lists;
 mod mentions;
+mod metrics;
 mod positions;
 mod reaction_batches;
 mod receipts;
@@ -74,6 +75,7 @@ pub struct Messages {
     parts: Arc<MessageParts>,
     chats: Option<Arc<dyn ChatStore>>,
     audiences: receipts::Audiences,
+    counters: metrics::ChangeCounters,
 }
 
 /// The stores of messages that change.
@@ -120,6 +122,7 @@ impl Messages {
             parts,
             chats: stores.chats,
             audiences: receipts::Audiences::default(),
+            counters: metrics::ChangeCounters::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::backplane::{BackplaneLimits, memory};
 use crate::delivery::{Delivery, DeliverySettings};
 use crate::domain::policy::{Relation, RoomRights, RoomScope};
-use crate::domain::{ChatRole, Limits, Membership, RoomId, UserId};
+use crate::domain::{ChatRole, Limits, Membership, UserId};
 use crate::features::chats::Memberships;
 use crate::features::chats::tests::OneRight;
 use crate::features::messages::MessageStores;
