@@ -13,7 +13,7 @@ const MAX_CHANGES: usize = 256;
 pub(super) struct ChangesDuringRead {
     /// The last one of each kind and message, which has the newest form.
     last: BTreeMap<(u64, &'static str), Entry>,
-    /// There were too many: none is kept.
+    /// There were too many, or some were passed over: none is kept.
     is_incomplete: bool,
 }
 
@@ -24,9 +24,14 @@ impl ChangesDuringRead {
         }
         self.last.insert(change.key(), entry.clone());
         if self.last.len() > MAX_CHANGES {
-            self.last.clear();
-            self.is_incomplete = true;
+            self.discard();
         }
+    }
+
+    /// Changes are missing: the entries are of no use.
+    pub fn discard(&mut self) {
+        self.last.clear();
+        self.is_incomplete = true;
     }
 
     /// Gives the entries that were read their newest forms. False if changes are missing: the entries are of
@@ -94,5 +99,14 @@ mod tests {
         assert_eq!(read(0), (true, EntryKind::Message));
         assert_eq!(read(256), (true, EntryKind::Change));
         assert!(!read(257).0);
+    }
+
+    #[test]
+    fn changes_that_were_passed_over_are_missing() {
+        let mut changes = ChangesDuringRead::default();
+        changes.discard();
+        let deletion = deletion(2, 1);
+        changes.add(&AppliedChange::of(&deletion).unwrap(), &deletion);
+        assert!(!changes.apply(&mut []));
     }
 }

@@ -309,7 +309,7 @@ impl RoomFeed {
                     self.log.purpose = ReadPurpose::FindContinuation { left: at };
                 }
                 let seq = start_of_log;
-                self.log.move_to(Head { epoch, seq });
+                self.move_to(Head { epoch, seq });
                 false
             }
         }
@@ -377,6 +377,13 @@ impl RoomFeed {
         self.advance_awaiting_bus(context);
     }
 
+    /// Skips or goes back to a position. Changes that are passed over are not applied to what was read of the
+    /// log before.
+    fn move_to(&mut self, head: Head) {
+        self.log.move_to(head);
+        self.replays.discard_reads();
+    }
+
     /// The log was trimmed up to `head` before it was read. Notifies every live occupant that
     /// hadn't got beyond it.
     fn skip_to(&mut self, context: &Context, head: Head, lost_from: u64) {
@@ -386,7 +393,7 @@ impl RoomFeed {
                 occupant.outlet.deliver(&shared);
             }
         }
-        self.log.move_to(head);
+        self.move_to(head);
         self.report_reset(context);
     }
 
@@ -412,7 +419,7 @@ impl RoomFeed {
             occupant.position = 0;
             occupant.outlet.deliver(&shared);
         }
-        self.log.move_to(head);
+        self.move_to(head);
         self.report_reset(context);
     }
 

@@ -91,6 +91,14 @@ impl Replays {
         }
     }
 
+    /// The feed has passed over changes: messages that were read before must be read again.
+    pub fn discard_reads(&mut self) {
+        self.page = None;
+        if self.read.is_some() {
+            self.changes_during_read.discard();
+        }
+    }
+
     /// Adds the feed's next message to the tail. A tail that can't take it is dropped.
     pub fn push(&mut self, head: &Head, shared: &SharedEvent) {
         if let Some(tail) = &mut self.tail
