@@ -94,6 +94,11 @@ fn backplane_samples(backplane: &Backplane) -> Vec<Sample> {
             "Changes of presence that this node caused: users coming and going",
             counters.presence_changes,
         ),
+        Sample::counter(
+            "log_scrubs",
+            "Logs in Redis from which texts of deleted messages were removed",
+            counters.log_scrubs,
+        ),
     ]
 }
 
@@ -107,7 +112,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::generated::{assert_current, repository_file};
     /// Every metric with its kind. Dashboards and alarms rely on these names.
-    const METRICS: [(&str, &str); 73] = [
+    const METRICS: [(&str, &str); 74] = [
         ("append_seconds", "histogram"),
         ("archive_backlog", "gauge"),
         ("archive_backlog_bytes", "gauge"),
@@ -152,6 +157,7 @@ mod tests {
         ("jobs_retried", "counter"),
         ("joins", "counter"),
         ("kept_bytes", "gauge"),
+        ("log_scrubs", "counter"),
         ("message_changes", "counter"),
         ("messages_duplicate", "counter"),
         ("messages_in", "counter"),

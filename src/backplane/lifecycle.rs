@@ -59,6 +59,8 @@ pub struct Counters {
     /// Presence changes that this node caused: a user went online or offline, or joined or left a
     /// room.
     pub presence_changes: u64,
+    /// Logs from which this node has removed the texts of deleted messages.
+    pub log_scrubs: u64,
     /// Interruptions of subscriptions, counted per topic.
     pub interruptions: u64,
 }

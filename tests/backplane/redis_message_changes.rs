@@ -17,6 +17,7 @@ use hubbub_test_support::server::RedisServer;
 const FORMS: &str = "hubbub:{c85}f:bG9iYnk";
 const TARGETS: &str = "hubbub:{c85}t:bG9iYnk";
 const SCRUBS: &str = "hubbub:{c85}x";
+const COPY: &str = "hubbub:{c85}z:bG9iYnk";
 const SECRET: &str = "secret-7c1f0a";
 
 async fn start_node(server: &RedisServer, limits: BackplaneLimits) -> Backplane {
@@ -65,6 +66,7 @@ async fn the_text_of_a_deleted_message_leaves_every_key() {
         (entries[1].0, &entries[1].1["content"]),
         (EntryKind::Amended, &json!("after the edit"))
     );
+    assert_eq!(node.lifecycle.counters().log_scrubs, 1);
     let next = Sent::append(&*node.log, "next").await;
     assert_eq!(next.at.seq, 9);
     let lobby = room(ROOM);
@@ -74,6 +76,49 @@ async fn the_text_of_a_deleted_message_leaves_every_key() {
         (raw.len(), raw[0].kind, raw[0].record.len()),
         (9, EntryKind::Message, 0)
     );
+    announce(&node, &sent.delete()).await;
+    let nothing_to_remove = server.cli(&["EXISTS", SCRUBS]);
+    assert_eq!(nothing_to_remove, "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_log_is_copied_in_steps_beside_appends() {
+    let server = RedisServer::start();
+    let node = start_node(&server, limits()).await;
+    let first = Sent::append(&*node.log, SECRET).await;
+    append_many(&node, ROOM, 450).await;
+    let last = Sent::append(&*node.log, SECRET).await;
+    for sent in [&first, &last] {
+        announce(&node, &sent.delete()).await;
+    }
+    let mut length = 454;
+    eventually(DEADLINE, "the texts are removed", async || {
+        Sent::append(&*node.log, "next").await;
+        length += 1;
+        keys_with(&server, SECRET).is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(server.cli(&["XLEN", LOG]), length.to_string());
+    assert_eq!(server.cli(&["EXISTS", SCRUBS, COPY]), "0");
+    let next = Sent::append(&*node.log, "next").await;
+    assert_eq!(next.at.seq, length + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_is_deleted_while_the_log_is_copied_is_removed_by_another_copy() {
+    let server = RedisServer::start();
+    let node = start_node(&server, limits()).await;
+    let sent = Sent::append(&*node.log, SECRET).await;
+    append_many(&node, ROOM, 3).await;
+    let epoch = sent.at.epoch.as_str();
+    server.cli(&["XADD", COPY, "1-0", "e", epoch, "t", "0", "m", SECRET]);
+    server.cli(&["ZADD", SCRUBS, "0", "bG9iYnk:"]);
+    announce(&node, &sent.delete()).await;
+    eventually(DEADLINE, "the text is removed", async || {
+        keys_with(&server, SECRET).is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(server.cli(&["XLEN", LOG]), "5");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

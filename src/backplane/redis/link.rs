@@ -52,6 +52,7 @@ pub(super) struct Tally {
     pub(super) round_trips: AtomicU64,
     pub(super) errors: AtomicU64,
     pub(super) presence_changes: AtomicU64,
+    pub(super) log_scrubs: AtomicU64,
     pub(super) interruptions: AtomicU64,
     /// Not a count: set when the node itself closes its connections.
     pub(super) stopping: AtomicBool,
@@ -63,6 +64,7 @@ impl Tally {
             round_trips: self.round_trips.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
             presence_changes: self.presence_changes.load(Ordering::Relaxed),
+            log_scrubs: self.log_scrubs.load(Ordering::Relaxed),
             interruptions: self.interruptions.load(Ordering::Relaxed),
         }
     }

@@ -22,8 +22,12 @@ use super::script::{
 const ITEMS_PER_STEP: i64 = 100;
 /// Consecutive steps of a partition's sweep: when a node has died, many graces end at once.
 const STEPS_PER_SWEEP: usize = 50;
-/// Logs of which a partition's sweep removes the texts of deleted messages, at most.
-const SCRUBS_PER_SWEEP: usize = 16;
+/// Entries of a step that removes the texts of deleted messages, and the bytes of records after which the
+/// step ends.
+const SCRUBBED_ENTRIES: i64 = 100;
+const SCRUBBED_BYTES: i64 = 256 * 1024;
+/// Such steps of a partition's sweep, at most.
+const SCRUBS_PER_SWEEP: usize = 64;
 /// Partitions that are swept or reaped concurrently.
 const CONCURRENT_PARTITIONS: usize = 32;
 
@@ -140,13 +144,23 @@ impl Node {
     /// Removes the texts of deleted messages from the logs of a partition that are due.
     async fn scrub(&self, partition: Partition) -> Result<(), Fault> {
         for _ in 0..SCRUBS_PER_SWEEP {
-            let args = vec![self.link.archive.name()];
+            let args = vec![
+                self.link.archive.name(),
+                SCRUBBED_ENTRIES.into(),
+                SCRUBBED_BYTES.into(),
+            ];
             let mut reply = self.link.run(&SCRUB, partition, args).await?;
             let _removed = reply.number()?;
-            if reply.number()? == 0 {
-                break;
+            let may_be_due = reply.number()? == 1;
+            let replaced = reply.number()?;
+            let tally = &self.link.tally;
+            tally.log_scrubs.fetch_add(replaced, Ordering::Relaxed);
+            if !may_be_due {
+                return Ok(());
             }
         }
+        self.sweeps
+            .schedule(partition, self.settings.sweep_interval);
         Ok(())
     }
 

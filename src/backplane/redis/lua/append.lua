@@ -152,7 +152,10 @@ local function amend(tag, room, numbering, number, first, lifetime_ms, argument)
     if lifetime_ms then call('PEXPIRE', name, int(lifetime_ms)) else call('PERSIST', name) end
   end
   if letter == 'D' then
-    call('ZADD', key(tag, SCRUBS, ''), 'NX', int(ctx.now + scrub_ms), room)
+    local entry = call('XRANGE', key(tag, LOG, room), target .. '-0', target .. '-0')[1]
+    if entry and entry[2][6] ~= '' then
+      call('ZADD', key(tag, SCRUBS, ''), 'NX', int(ctx.now + scrub_ms), room)
+    end
   end
   remove_forms(tag, room, first)
   return form

@@ -16,12 +16,14 @@
 --           of content, and the reactions. Letters: O original content, E edited, D deleted
 -- t:<room>  sorted set: seqs of the messages in f:<room>, by the seq of their last pointer
 -- x         sorted set: rooms of the partition whose logs have texts of deleted messages, by the
---           time at which these have to be removed
+--           time at which these have to be removed; and rooms with a copy that has begun, each with a
+--           colon behind it
+-- z:<room>  stream: the beginning of a copy of the log without these texts (see scrub.lua)
 -- a         sorted set: rooms of the partition with entries above their watermark, by the time
 --           since which the oldest one may be waiting for the archive; and rooms that have diverged
 --           from the archive
 local NUMBERING, LOG, CHANGES, MEMBERS, UNARCHIVED = 'm:', 'h:', 'p:', 'u:', 'a'
-local FORMS, TARGETS, SCRUBS = 'f:', 't:', 'x'
+local FORMS, TARGETS, SCRUBS, COPY = 'f:', 't:', 'x', 'z:'
 
 -- The names that an append needs, in one call: the room's numbering, its log and its channel.
 local function room_keys(tag, room)
@@ -65,7 +67,8 @@ end
 
 -- Removes a room's log with its forms.
 local function remove_log(tag, room)
-  call('DEL', key(tag, LOG, room), key(tag, FORMS, room), key(tag, TARGETS, room))
+  call('DEL', key(tag, LOG, room), key(tag, FORMS, room), key(tag, TARGETS, room),
+    key(tag, COPY, room))
 end
 
 -- Removes forms without a pointer from `first` on: nothing that can be read needs them. At most 500.
