@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{ArchivedEntry, NewRow, Result};
+use super::{NewRow, Result, StoredMessage};
 use crate::domain::{
     Announcement, Chat, ChatHistory, ChatMember, ChatName, ChatRole, Membership, Timestamp, UserId,
 };
@@ -37,20 +37,11 @@ pub struct ChatOfMember {
     pub membership: Membership,
     /// The other user of a direct chat; `None` in a chat with oneself, and once the account is deleted.
     pub peer: Option<ChatPeer>,
-    /// The newest message in the archive that the member can read.
-    pub last_message: Option<LastMessage>,
+    /// The newest message in the archive that the member can read, without its state.
+    pub last_message: Option<StoredMessage>,
     /// When the newest message was sent or, without one, when the member was added. Lists are in this
     /// order.
     pub active_at: Timestamp,
-}
-
-/// The newest message of a chat.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastMessage {
-    /// The message, with the content of its last edit.
-    pub entry: ArchivedEntry,
-    /// The version and the time of that edit; `None` if there is none that is published.
-    pub edit: Option<(u64, Timestamp)>,
 }
 
 /// The other user of a direct chat.

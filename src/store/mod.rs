@@ -38,7 +38,7 @@ pub use archive::{
 pub use bot_tokens::{BotTokenStore, NewBotToken};
 pub use chats::{
     Announce, ChatChange, ChatOfMember, ChatOutcome, ChatPeer, ChatPosition, ChatRefusal,
-    ChatStore, LastMessage, NewGroup,
+    ChatStore, NewGroup,
 };
 pub use deletions::{
     DeleteOutcome, DeletionReport, DeletionStep, DeletionStore, Rewrite, Rewritten,

@@ -296,9 +296,12 @@ async fn a_list_of_chats_begins_with_the_newest_activity(test: &TestStore) {
     let newest = [chats[1], chats[3], chats[0]];
     assert_eq!(ids(&all)[..3], newest);
     assert_eq!(all.len(), 5);
-    let last = &all[0].last_message.as_ref().unwrap().entry;
-    assert_eq!((last.seq, &last.record[..]), (2, b"{\"n\":2}".as_slice()));
-    assert_eq!(all[1].last_message.as_ref().unwrap().entry.seq, 1);
+    let last = all[0].last_message.as_ref().unwrap();
+    assert_eq!(
+        (last.form.position.seq, &last.record[..]),
+        (2, b"{\"n\":2}".as_slice())
+    );
+    assert_eq!(all[1].last_message.as_ref().unwrap().form.position.seq, 1);
     assert_eq!(
         (all[0].active_at.0, all[4].last_message.is_none()),
         (far + 5, true)
@@ -335,11 +338,11 @@ async fn a_member_sees_what_the_history_of_the_chat_allows(test: &TestStore) {
         let membership = test.store.membership(chat, bob).await.unwrap().unwrap();
         assert_eq!(membership.hidden_seq, hidden);
         let seen = test.store.chat(chat, bob).await.unwrap().unwrap();
-        let last = seen.last_message.map(|last| last.entry.seq);
+        let last = seen.last_message.map(|last| last.form.position.seq);
         assert_eq!(last, (hidden == 0).then_some(2));
         archive(test, chat, 3, 3, StoredKind::MESSAGE).await;
         let seen = test.store.chat(chat, bob).await.unwrap().unwrap();
-        assert_eq!(seen.last_message.unwrap().entry.seq, 3);
+        assert_eq!(seen.last_message.unwrap().form.position.seq, 3);
         let owner = test.store.membership(chat, ann).await.unwrap().unwrap();
         assert_eq!((owner.hidden_seq, owner.role), (0, ChatRole::Owner));
     }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{ChatPosition, ChatView, Chats, RoomUnread, refused, unknown_chat};
-use crate::backplane::{Entry, EntryKind, message_form};
-use crate::domain::{ChatMember, FormContent, Head, MessageForm, Refusal, RoomId, UserId};
-use crate::store::{ChatOfMember, LastMessage};
+use crate::domain::{ChatMember, Refusal, RoomId, UserId};
+use crate::features::messages::CurrentMessage;
+use crate::store::ChatOfMember;
 
 /// A page of a user's chats.
 #[derive(Debug, Clone)]
@@ -29,7 +29,9 @@ pub struct MemberPage {
 
 impl From<ChatOfMember> for ChatView {
     fn from(found: ChatOfMember) -> Self {
-        let last_message = found.last_message.map(shown);
+        let last_message = found
+            .last_message
+            .map(|message| CurrentMessage::from(message).entry);
         Self {
             chat: found.chat,
             membership: found.membership,
@@ -38,33 +40,6 @@ impl From<ChatOfMember> for ChatView {
             unread: None,
         }
     }
-}
-
-/// The newest message as histories show it.
-fn shown(LastMessage { entry, edit }: LastMessage) -> Entry {
-    let mut shown = Entry {
-        seq: entry.seq,
-        epoch: entry.epoch,
-        at: entry.at,
-        kind: EntryKind::Message,
-        record: entry.record,
-    };
-    if let Some((version, edited_at)) = edit {
-        let form = MessageForm {
-            position: Head {
-                epoch: shown.epoch.clone(),
-                seq: shown.seq,
-            },
-            at: shown.at,
-            version,
-            edited_at: Some(edited_at),
-            content: FormContent::Edited(shown.record.clone()),
-            reactions: None,
-        };
-        let forms = [(shown.seq, form)].into();
-        message_form::resolve(std::slice::from_mut(&mut shown), &forms);
-    }
-    shown
 }
 
 impl Chats {

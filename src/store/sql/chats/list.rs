@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{ChatRow, loaded_chat, loaded_membership};
-use crate::domain::Chat;
+use crate::domain::{Chat, FormContent, Head, MessageForm};
 use crate::store::sql::accounts::{loaded_time, user_id};
 use crate::store::sql::archive::entries::{self, EntryRow};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::value::{Arg, Text, args};
-use crate::store::{ChatOfMember, ChatPeer, ChatPosition, LastMessage, Result};
+use crate::store::{ChatOfMember, ChatPeer, ChatPosition, MessageState, Result, StoredMessage};
 
 /// A statement that selects chats of a member as [`ListedRow`]: first the memberships of `$memberships`,
 /// with the newest message that the member can read; then a page of these, by `$page`; then, for each chat of
@@ -137,16 +137,29 @@ async fn complete(conn: &mut Conn, rows: Vec<ListedRow>) -> Outcome<Vec<ChatOfMe
     Ok(chats)
 }
 
-fn last_message(chat: &Chat, row: NewestRow) -> Outcome<LastMessage> {
+fn last_message(chat: &Chat, row: NewestRow) -> Outcome<StoredMessage> {
     let (seq, at, kind, form, id, user, send_key, record, epoch, version, edited_at) = row;
     let entry: EntryRow = (seq, at, kind, form, id, user, send_key, record, epoch);
-    let edit = version.zip(edited_at).map(|(version, at)| {
-        let version = u64::try_from(version).unwrap_or_default();
-        (version, loaded_time(at))
-    });
-    Ok(LastMessage {
-        entry: entries::decoded(&chat.room(), entry)?,
-        edit,
+    let entry = entries::decoded(&chat.room(), entry)?;
+    let edit = version.zip(edited_at);
+    let form = MessageForm {
+        position: Head {
+            epoch: entry.epoch,
+            seq: entry.seq,
+        },
+        at: entry.at,
+        version: edit.map_or(entry.seq, |(version, _)| version.cast_unsigned()),
+        edited_at: edit.map(|(_, at)| loaded_time(at)),
+        content: match edit {
+            Some(_) => FormContent::Edited(entry.record.clone()),
+            None => FormContent::Original,
+        },
+        reactions: None,
+    };
+    Ok(StoredMessage {
+        form,
+        record: entry.record,
+        state: MessageState::default(),
     })
 }
 
