@@ -101,7 +101,10 @@ async fn only_a_node_with_an_archive_needs_its_rights() {
     let url = restricted_url(&server);
     start(&url, None).await.unwrap().lifecycle.stop().await;
     let refused = refusal(&url, Some("one")).await;
-    assert!(refused.contains("ACL SETUSER <user> +xtrim"), "{refused}");
+    assert!(
+        refused.contains("ACL SETUSER <user> +rename +xtrim"),
+        "{refused}"
+    );
     grant(&server, &archive_rights());
     let node = start(&url, Some("one")).await.unwrap();
     let epoch = append_many(&node, "lobby", 2).await;

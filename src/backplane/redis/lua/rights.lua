@@ -56,9 +56,11 @@ try('ZREM', SORTED_SET, 'member')
 try('XADD', STREAM, '*', 'field', '')
 try('XRANGE', STREAM, '-', '+')
 try('XREVRANGE', STREAM, '+', '-')
-try('RENAME', STREAM, scratch('copy'))
-try('RENAME', scratch('copy'), STREAM)
-if archive ~= '' then try('XTRIM', STREAM, 'MINID', '=', '1') end
+if archive ~= '' then
+  try('XTRIM', STREAM, 'MINID', '=', '1')
+  try('RENAME', STREAM, scratch('copy'))
+  try('RENAME', scratch('copy'), STREAM)
+end
 try('PERSIST', STRING)
 try('PTTL', STRING)
 try('EXISTS', STRING)
