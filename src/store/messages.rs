@@ -133,6 +133,39 @@ pub struct MessageState {
     pub thread: Option<ThreadState>,
     /// Whether the message is pinned, and the `seq` of the announcement that has said so last.
     pub pinned: Option<(bool, u64)>,
+    /// Changes whose announcements may be in the log already, though they are not recorded.
+    pub unrecorded: Unrecorded,
+    /// The deletion of the message, which its log may not show yet. It has no other state then.
+    pub deletion: Option<Deletion>,
+}
+
+/// Changes of a message that are made, and not recorded as announced. The state has them: so it is never
+/// older than what the log announces, but its numbers may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unrecorded {
+    /// Reactions.
+    pub reactions: bool,
+    /// An edit, the deletion, a pin, or the removal of one.
+    pub revision: bool,
+}
+
+impl Unrecorded {
+    /// Whether there is any.
+    #[must_use]
+    pub const fn is_any(self) -> bool {
+        self.reactions || self.revision
+    }
+}
+
+/// The deletion of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// The user that has deleted it.
+    pub by: UserId,
+    /// The root of the thread that it was a reply in.
+    pub thread: Option<Uuid>,
+    /// The version of the message, as far as it is recorded.
+    pub version: u64,
 }
 
 /// A thread, as far as it is archived.
@@ -289,7 +322,8 @@ pub trait MessageStore: Send + Sync {
     /// `Unavailable`, `Broken`.
     async fn message(&self, message: &MessageRef) -> Result<Option<StoredMessage>>;
 
-    /// The state of the messages of a room in this range that have any, by their numbers.
+    /// The state of the messages of a room in this range that have any, by their numbers. Without
+    /// `has_threads` no threads are searched.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
@@ -297,6 +331,7 @@ pub trait MessageStore: Send + Sync {
         &self,
         room: &RoomId,
         seqs: std::ops::RangeInclusive<u64>,
+        has_threads: bool,
     ) -> Result<Vec<(u64, MessageState)>>;
 
     /// The forms of a message behind a position (`None`: from the oldest), at most `limit` and fewer if they

@@ -50,10 +50,7 @@ pub use idempotency::{
 pub use invites::{InviteStore, NewInvite};
 pub use jobs::{JobEnd, JobQueue};
 pub use messages::{
-    Announced, ChangeOutcome, ChangeRow, Changed, Changer, EditRecord, EditedRecord, MAX_PINS,
-    MAX_VERSIONS, MessageEdit, MessageRef, MessageState, MessageStore, MessageVersion, Pin,
-    PublishedChange, REACTIONS_INTERVAL_MS, ReactionChange, StoredMessage, ThreadState,
-    VersionPage,
+    Announced, ChangeOutcome, ChangeRow, Changed, Changer, Deletion, EditRecord, EditedRecord, MAX_PINS, MAX_VERSIONS, MessageEdit, MessageRef, MessageState, MessageStore, MessageVersion, Pin, PublishedChange, REACTIONS_INTERVAL_MS, ReactionChange, StoredMessage, ThreadState, Unrecorded, VersionPage,
 };
 pub use outbox::{Claim, NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use positions::{

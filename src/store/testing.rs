@@ -37,6 +37,10 @@ pub(crate) trait MessageCalls: Send + Sync {
     async fn published(&self, _: &RoomId, _: u64, _: u64) -> Result<Option<u64>> {
         Err(missing())
     }
+
+    async fn states(&self, _: RangeInclusive<u64>, _: bool) -> Result<Vec<(u64, MessageState)>> {
+        Err(missing())
+    }
 }
 
 /// A store of messages that has these calls.
@@ -80,8 +84,13 @@ impl<T: MessageCalls> MessageStore for FakeMessages<T> {
         Err(missing())
     }
 
-    async fn states(&self, _: &RoomId, _: RangeInclusive<u64>) -> Result<Vec<(u64, MessageState)>> {
-        Err(missing())
+    async fn states(
+        &self,
+        _: &RoomId,
+        seqs: RangeInclusive<u64>,
+        has_threads: bool,
+    ) -> Result<Vec<(u64, MessageState)>> {
+        self.0.states(seqs, has_threads).await
     }
 
     async fn versions(

@@ -262,7 +262,11 @@ async fn a_deleted_message_cannot_be_changed(test: &TestStore) {
         store.reactions(&of(&entry)).await.unwrap(),
         Some(Vec::new())
     );
-    assert!(store.states(&room(ROOM), 1..=1).await.unwrap().is_empty());
+    let states = store.states(&room(ROOM), 1..=1, true).await.unwrap();
+    let state = &states[0].1;
+    let by = state.deletion.as_ref().map(|deletion| deletion.by.as_str());
+    assert_eq!((by, state.unrecorded.revision), (Some("ann"), true));
+    assert!(state.reactions.is_none() && state.pinned.is_none());
     // The edit is still published, as the deletion.
     let kinds = publish(test, 2).await;
     assert_eq!(

@@ -169,7 +169,7 @@ async fn a_thread_is_counted_and_read(test: &TestStore) {
     };
     let stored = test.store.message(&of(&root)).await.unwrap().unwrap();
     assert_eq!(stored.state.thread, Some(expected.clone()));
-    let states = test.store.states(&room(ROOM), 1..=20).await.unwrap();
+    let states = test.store.states(&room(ROOM), 1..=20, true).await.unwrap();
     assert_eq!(states.len(), 1);
     assert_eq!(
         (states[0].0, states[0].1.thread.clone()),
@@ -177,7 +177,7 @@ async fn a_thread_is_counted_and_read(test: &TestStore) {
     );
     assert!(
         test.store
-            .states(&room(ROOM), 2..=20)
+            .states(&room(ROOM), 2..=20, true)
             .await
             .unwrap()
             .is_empty()

@@ -186,8 +186,11 @@ async fn the_summary_is_the_one_that_was_announced(test: &TestStore) {
     let changed = reaction(&entry, "bob", "+1", true);
     test.store.react(&[changed]).await.unwrap();
     let room = room(ROOM);
-    assert!(test.store.states(&room, 1..=9).await.unwrap().is_empty());
-    // The archive's form has them already: their announcement may have been read.
+    // The state and the archive's form have them already: their announcement may have been read.
+    let state = one_state(test).await;
+    let (reactions, seq) = state.reactions.unwrap();
+    assert_eq!((counts(&reactions), seq), (vec![("+1", 1)], 1));
+    assert!(state.unrecorded.reactions && !state.unrecorded.revision);
     let forms = test.store.forms(&room, 1..=9, &[]).await.unwrap();
     assert_eq!(counts(forms[0].reactions.as_ref().unwrap()), [("+1", 1)]);
     publish(test, 2).await;
@@ -195,18 +198,27 @@ async fn the_summary_is_the_one_that_was_announced(test: &TestStore) {
         .react(&[reaction(&entry, "eve", "+1", true)])
         .await
         .unwrap();
-    let state = test.store.states(&room, 1..=9).await.unwrap().remove(0).1;
+    let state = one_state(test).await;
     let (reactions, seq) = state.reactions.unwrap();
-    assert_eq!((counts(&reactions), seq), (vec![("+1", 1)], 2));
+    assert_eq!((counts(&reactions), seq), (vec![("+1", 2)], 2));
+    assert!(state.unrecorded.reactions);
     // An attempt that finds its row published doesn't know what it showed.
     test.execute("UPDATE hubbub_outbox SET due_at = 0").await;
     let row = claim(test).await.remove(0);
     let mut change = published_at(test, &row, 5).await;
     change.reactions = None;
     done(test, &[change]).await;
-    let state = test.store.states(&room, 1..=9).await.unwrap().remove(0).1;
+    let state = one_state(test).await;
     let (reactions, seq) = state.reactions.unwrap();
     assert_eq!((counts(&reactions), seq), (vec![("+1", 2)], 5));
+    assert!(!state.unrecorded.is_any());
+}
+
+/// The state of the only message of the room that has any.
+async fn one_state(test: &TestStore) -> MessageState {
+    let mut states = test.store.states(&room(ROOM), 1..=9, true).await.unwrap();
+    assert_eq!(states.len(), 1);
+    states.remove(0).1
 }
 
 async fn pins_are_announced_and_listed(test: &TestStore) {
@@ -219,6 +231,10 @@ async fn pins_are_announced_and_listed(test: &TestStore) {
     assert_eq!(pin(&first, false).await, Announced::At(1));
     let made = pin(&first, true).await;
     assert_eq!(pin(&first, true).await, made);
+    // The pin may be announced already.
+    let state = one_state(test).await;
+    assert_eq!(state.pinned, Some((true, 1)));
+    assert!(state.unrecorded.revision);
     let rows = claim(test).await;
     let change = published_at(test, &rows[0], 3).await;
     assert_eq!(change.row.user_id.as_deref(), Some("bob"));
@@ -253,7 +269,7 @@ async fn pins_are_announced_and_listed(test: &TestStore) {
     pin(&first, false).await;
     publish(test, 8).await;
     assert_eq!(pin(&first, false).await, Announced::At(8));
-    let states = test.store.states(&room(ROOM), 1..=2).await.unwrap();
+    let states = test.store.states(&room(ROOM), 1..=2, true).await.unwrap();
     let pinned: Vec<_> = states
         .iter()
         .map(|(seq, state)| (*seq, state.pinned))

@@ -96,8 +96,9 @@ impl MessageStore for SqlStore {
         &self,
         room: &RoomId,
         seqs: RangeInclusive<u64>,
+        has_threads: bool,
     ) -> Result<Vec<(u64, MessageState)>> {
-        state::states(self.db(), room, seqs).await
+        state::states(self.db(), room, seqs, has_threads).await
     }
 
     async fn versions(

@@ -3,38 +3,60 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use bytes::Bytes;
+use uuid::Uuid;
+
 use super::target::{self, Target};
-use super::{forms, loaded, reactions, stored, threads};
-use crate::domain::RoomId;
+use super::{forms, loaded, reactions, stored, threads, user};
+use crate::domain::{Reaction, RoomId};
 use crate::store::sql::archive;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
 use crate::store::sql::value::{Text, args};
-use crate::store::{ArchivedEntry, MessageRef, MessageState, Result, StoredKind, StoredMessage};
-use bytes::Bytes;
+use crate::store::{
+    ArchivedEntry, Deletion, MessageRef, MessageState, Result, StoredKind, StoredMessage,
+    Unrecorded,
+};
 
 pub(super) type States = BTreeMap<i64, MessageState>;
 
 macro_rules! select_states {
     ($which:literal) => {
         concat!(
-            "SELECT m.seq, m.reactions, m.reactions_seq, m.pinned_seq, \
-             CAST(CASE WHEN p.seq IS NULL THEN 0 ELSE 1 END AS {bigint}) FROM hubbub_messages m \
+            "SELECT m.seq, m.reactions, m.reactions_seq, m.reactions_row, m.pinned_seq, \
+             CAST(CASE WHEN p.seq IS NULL THEN 0 ELSE 1 END AS {bigint}), \
+             CAST(CASE WHEN EXISTS (SELECT 1 FROM hubbub_message_changes c \
+             WHERE c.room_no = m.room_no AND c.seq = m.seq AND c.revision = m.revision \
+             AND c.change_seq IS NULL) THEN 1 ELSE 0 END AS {bigint}), \
+             m.deleted_by, m.deleted_thread, m.version FROM hubbub_messages m \
              LEFT JOIN hubbub_pins p ON p.room_no = m.room_no AND p.seq = m.seq \
-             WHERE m.room_no = ? AND m.deleted_by IS NULL AND ",
+             WHERE m.room_no = ? AND ",
             $which
         )
     };
 }
 
-/// `seq`, `reactions`, `reactions_seq`, `pinned_seq`, and whether the message is pinned.
-type Row = (i64, Option<Text>, Option<i64>, Option<i64>, i64);
+/// `seq`, `reactions`, `reactions_seq`, `reactions_row`, `pinned_seq`, whether the message is pinned, whether
+/// its last revision is not recorded as announced, `deleted_by`, `deleted_thread`, and `version`.
+type Row = (
+    i64,
+    Option<Text>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    i64,
+    i64,
+    Option<Text>,
+    Option<Text>,
+    Option<i64>,
+);
 
 pub(super) async fn states(
     db: &Db,
     room: &RoomId,
     seqs: RangeInclusive<u64>,
+    has_threads: bool,
 ) -> Result<Vec<(u64, MessageState)>> {
     const RANGE: &str = select_states!("m.seq >= ? AND m.seq <= ?");
     let room = room.clone();
@@ -46,9 +68,11 @@ pub(super) async fn states(
                 return Ok(States::new());
             };
             let rows: Vec<Row> = conn.all(RANGE, args![room_no, first, last]).await?;
-            let mut states = load(rows)?;
-            for (seq, thread) in threads::in_range(conn, room_no, first, last).await? {
-                states.entry(seq).or_default().thread = Some(thread);
+            let mut states = load(conn, room_no, rows).await?;
+            if has_threads {
+                for (seq, thread) in threads::in_range(conn, room_no, first, last).await? {
+                    states.entry(seq).or_default().thread = Some(thread);
+                }
             }
             Ok(states)
         })
@@ -57,24 +81,55 @@ pub(super) async fn states(
     Ok(states.map(|(seq, state)| (loaded(seq), state)).collect())
 }
 
-fn load(rows: Vec<Row>) -> Outcome<States> {
+async fn load(conn: &mut Conn, room_no: i64, rows: Vec<Row>) -> Outcome<States> {
+    // The log may show newer reactions than those that are recorded, but none that are newer than these.
+    let unrecorded = rows.iter().filter(|row| row.3.is_some());
+    let unrecorded: Vec<i64> = unrecorded.map(|row| row.0).collect();
+    let mut current = reactions::current(conn, room_no, &unrecorded).await?;
     let mut states = States::new();
-    for (seq, summary, summary_seq, pinned_seq, is_pinned) in rows {
-        let reactions = match (summary, summary_seq) {
-            (Some(summary), Some(seq)) => Some((reactions::decode(&summary.0)?, loaded(seq))),
-            _ => None,
-        };
-        let pinned = pinned_seq.map(|seq| (is_pinned != 0, loaded(seq)));
-        if reactions.is_some() || pinned.is_some() {
-            let state = MessageState {
-                reactions,
-                thread: None,
-                pinned,
-            };
+    for row in rows {
+        let seq = row.0;
+        let state = state(row, current.remove(&seq))?;
+        if state != MessageState::default() {
             states.insert(seq, state);
         }
     }
     Ok(states)
+}
+
+fn state(row: Row, current: Option<Vec<Reaction>>) -> Outcome<MessageState> {
+    let (seq, summary, summary_seq, reactions_row, pinned_seq, is_pinned, unrecorded, ..) = row;
+    let (.., deleted_by, deleted_thread, version) = row;
+    let unrecorded = Unrecorded {
+        reactions: reactions_row.is_some(),
+        revision: unrecorded != 0,
+    };
+    if let Some(by) = deleted_by {
+        let thread = deleted_thread.and_then(|thread| Uuid::parse_str(&thread.0).ok());
+        return Ok(MessageState {
+            unrecorded,
+            deletion: Some(Deletion {
+                by: user(by),
+                thread,
+                version: loaded(version.unwrap_or(seq)),
+            }),
+            ..MessageState::default()
+        });
+    }
+    let reactions = match summary {
+        _ if unrecorded.reactions => Some(current.unwrap_or_default()),
+        Some(summary) => Some(reactions::decode(&summary.0)?),
+        None => None,
+    };
+    let is_pinned = is_pinned != 0;
+    let has_pin = is_pinned || pinned_seq.is_some() || unrecorded.revision;
+    Ok(MessageState {
+        reactions: reactions.map(|reactions| (reactions, loaded(summary_seq.unwrap_or(seq)))),
+        thread: None,
+        pinned: has_pin.then(|| (is_pinned, loaded(pinned_seq.unwrap_or(seq)))),
+        unrecorded,
+        deletion: None,
+    })
 }
 
 pub(super) async fn message(db: &Db, message: &MessageRef) -> Result<Option<StoredMessage>> {
@@ -113,7 +168,7 @@ pub(super) async fn of_entries(
     let seqs: Vec<i64> = entries.iter().map(|entry| stored(entry.seq)).collect();
     let list = seqs.iter().copied();
     let rows: Vec<Row> = conn.all_of_list(LIST, &args![room_no], list).await?;
-    let mut states = load(rows)?;
+    let mut states = load(conn, room_no, rows).await?;
     let mut forms = forms::of_seqs(conn, (room_no, room), &seqs).await?;
     let message = |entry: ArchivedEntry| {
         let seq = stored(entry.seq);
