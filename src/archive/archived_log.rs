@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::{Shared, archive_now, archived_page, entry, rooms};
 use crate::backplane::{
-    Appended, ArchiveStatus, BackplaneError, Commit, Entry, NewChange, Result, RoomLog, Slice,
-    Window, record, until_error,
+    AnnouncedForms, Appended, ArchiveStatus, BackplaneError, Commit, Entry, NewChange, Result,
+    RoomLog, Slice, Window, record, until_error,
 };
 use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId};
 use crate::store::{ArchiveWindow, MAX_RECORD_BYTES, StoreError};
@@ -110,6 +110,14 @@ impl RoomLog for ArchivedLog {
         }
         let hot = self.0.hot.read(room, window, limit, max_bytes).await?;
         self.read_from(room, window, hot, limit, max_bytes).await
+    }
+
+    async fn expect_changes(&self, room: &RoomId) -> Result<()> {
+        self.0.hot.expect_changes(room).await
+    }
+
+    async fn announced_forms(&self, room: &RoomId, seqs: &[u64]) -> Result<AnnouncedForms> {
+        self.0.hot.announced_forms(room, seqs).await
     }
 
     async fn archive_now(&self, room: &RoomId) -> Result<()> {
@@ -220,11 +228,16 @@ impl ArchivedLog {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Slice> {
-        let hot_oldest = hot.span.oldest;
+        let (hot_oldest, traces) = (hot.span.oldest, hot.traces);
+        let slice = |entries, span| Slice {
+            entries,
+            span,
+            traces,
+        };
         let span = self.reach(room, hot.span, None).await;
         let entries = hot.entries;
         let Some(missing) = missing_part(window, &entries, hot_oldest, limit, max_bytes) else {
-            return Ok(Slice { entries, span });
+            return Ok(slice(entries, span));
         };
         // Entries that only the archive has must not be skipped.
         let needs_archive = entries.is_empty() || matches!(missing.window, ArchiveWindow::After(_));
@@ -233,7 +246,7 @@ impl ArchivedLog {
             return Err(BackplaneError::Unavailable(reason));
         }
         if span.is_cut_off || span.first >= hot_oldest {
-            return Ok(Slice { entries, span });
+            return Ok(slice(entries, span));
         }
         let Part {
             window: part,
@@ -244,7 +257,7 @@ impl ArchivedLog {
         // there is more, and replays of entries in the hot log don't wait.
         let may_be_partial = !entries.is_empty() && matches!(part, ArchiveWindow::Before(_));
         if may_be_partial && !self.0.health.is_up() {
-            return Ok(Slice { entries, span });
+            return Ok(slice(entries, span));
         }
         // The archive may have later entries, but not yet all of them.
         let store = &*self.0.store;
@@ -259,7 +272,7 @@ impl ArchivedLog {
             Err(error) => {
                 let error = self.unreadable(room, error);
                 return if may_be_partial {
-                    Ok(Slice { entries, span })
+                    Ok(slice(entries, span))
                 } else {
                     Err(error)
                 };
@@ -281,7 +294,7 @@ impl ArchivedLog {
                 archived
             }
         };
-        Ok(Slice { entries, span })
+        Ok(slice(entries, span))
     }
 
     /// The error of a page that the archive could not read. Broken data is logged; repeating the request

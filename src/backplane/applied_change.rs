@@ -131,7 +131,7 @@ fn is_newer(entry: &Entry, fields: &str) -> bool {
 }
 
 /// The version behind all fields of a message.
-fn last_version(text: &str) -> Option<u64> {
+pub(super) fn last_version(text: &str) -> Option<u64> {
     let key = "\"version\":";
     number_after(text, text.rfind(key)? + key.len())
 }

@@ -1,11 +1,15 @@
 //! The promises of rooms' logs.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Commit, Result};
-use crate::domain::{Amendment, Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp, UserId};
+use crate::domain::{
+    Amendment, Epoch, Head, LogSpan, MessageForm, NewMessage, RoomId, Timestamp, UserId,
+};
 
 /// The kind of a log entry, in one byte.
 ///
@@ -60,6 +64,8 @@ pub struct NewEntry<'a> {
     /// The form that the entry makes the newest one of its message; for a [`Pointer`](EntryKind::Pointer)
     /// only.
     pub amendment: Option<&'a Amendment>,
+    /// Whether it is a reply in a thread.
+    pub is_reply: bool,
 }
 
 impl<'a> NewEntry<'a> {
@@ -72,6 +78,7 @@ impl<'a> NewEntry<'a> {
             user: nobody,
             kind: change.kind(),
             amendment: change.amendment.as_deref(),
+            is_reply: false,
         }
     }
 }
@@ -84,6 +91,7 @@ impl<'a> From<&'a NewMessage> for NewEntry<'a> {
             user: &message.user,
             kind: EntryKind::Message,
             amendment: None,
+            is_reply: message.thread.is_some(),
         }
     }
 }
@@ -171,6 +179,45 @@ pub struct Slice {
     pub entries: Vec<Entry>,
     /// The extent of the whole log at the same moment.
     pub span: LogSpan,
+    /// What else the hot log knew then.
+    pub traces: Traces,
+}
+
+/// What a log that keeps the last entries of a room knows of changes of messages, and of replies to them. Of
+/// entries before `oldest` it knows nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// The first `seq` that the log has; the next one if it has none.
+    pub oldest: u64,
+    /// Whether there may have been changes of messages that the log has: see
+    /// [`RoomLog::expect_changes`].
+    pub has_changes: bool,
+    /// A `seq` behind which there is no reply; 0 if there is none to messages that the log has.
+    pub last_reply: u64,
+    /// The archive has every entry up to this `seq`.
+    pub watermark: u64,
+}
+
+impl Traces {
+    /// What holds for the entries of two reads together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            oldest: self.oldest.max(other.oldest),
+            has_changes: self.has_changes || other.has_changes,
+            last_reply: self.last_reply.max(other.last_reply),
+            watermark: self.watermark.min(other.watermark),
+        }
+    }
+}
+
+/// The newest forms of messages, as far as a log has announcements that point to them.
+#[derive(Debug, Clone, Default)]
+pub struct AnnouncedForms {
+    /// The forms, by the numbers of their messages.
+    pub forms: BTreeMap<u64, MessageForm>,
+    /// The log has every announcement from this `seq` on.
+    pub oldest: u64,
 }
 
 /// Every room's log: ordered, bounded and free of duplicates.
@@ -241,6 +288,23 @@ pub trait RoomLog: Send + Sync {
         room: &RoomId,
         changes: &[NewChange],
     ) -> (Vec<Appended>, Result<()>);
+
+    /// Makes [`Traces::has_changes`] true, because the archive is about to have a change that is not announced
+    /// yet.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn expect_changes(&self, _room: &RoomId) -> Result<()> {
+        Ok(())
+    }
+
+    /// The newest forms of these messages, as they are announced. Atomic.
+    ///
+    /// # Errors
+    /// As `read`.
+    async fn announced_forms(&self, _room: &RoomId, _seqs: &[u64]) -> Result<AnnouncedForms> {
+        Ok(AnnouncedForms::default())
+    }
 
     /// Archives the entries of a room that were numbered before the call, and returns once they are, or the
     /// database has refused single ones of them. Concurrent calls share their work. Without an archive it

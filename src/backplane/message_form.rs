@@ -221,7 +221,7 @@ fn amended(form: &MessageForm, record: &[u8]) -> Option<String> {
 }
 
 /// Gives the message's own entry this form.
-fn apply(form: &MessageForm, entry: &mut Entry) {
+pub(super) fn apply(form: &MessageForm, entry: &mut Entry) {
     let replacement = match &form.content {
         FormContent::Original => return,
         FormContent::Edited(record) => {
@@ -347,7 +347,7 @@ fn set(entry: &mut Entry, replacement: Option<(EntryKind, Bytes)>) {
 }
 
 /// The entry keeps its place only.
-fn hide(entry: &mut Entry) {
+pub(super) fn hide(entry: &mut Entry) {
     entry.kind = EntryKind::Unknown;
     entry.record = Bytes::new();
 }

@@ -36,6 +36,7 @@ mod presence;
 mod rate_limiter;
 pub mod record;
 pub mod redis;
+pub mod resolved_entry;
 mod unarchived;
 
 pub use applied_change::AppliedChange;
@@ -48,7 +49,8 @@ pub use hot_log::{
 };
 pub use lifecycle::{BackplaneKind, Counters, Lifecycle};
 pub use log::{
-    Appended, ArchiveStatus, Entry, EntryKind, NewChange, NewEntry, RoomLog, Slice, Window,
+    AnnouncedForms, Appended, ArchiveStatus, Entry, EntryKind, NewChange, NewEntry, RoomLog, Slice,
+    Traces, Window,
 };
 pub use message_form::Pointer;
 pub use presence::{Changes, Joined, OccupantPage, Presence, Roster};

@@ -22,7 +22,8 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::backplane::{
-    Appended, BackplaneLimits, Bus, BusEvent, BusSink, Result, RoomLog, Slice, Window, memory,
+    Appended, BackplaneLimits, Bus, BusEvent, BusSink, Result, RoomLog, Slice, Traces, Window,
+    memory,
 };
 use crate::domain::{
     Epoch, Head, Limits, LogSpan, MessageFields, NewMessage, OnlineStatus, Timestamp,

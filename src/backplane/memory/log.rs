@@ -1,13 +1,15 @@
 //! The rooms' logs in memory.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::Memory;
 use super::room::Room;
 use crate::backplane::{
-    Appended, BusEvent, BusTopic, Commit, HotLog as _, NewChange, NewEntry, Result, RoomLog, Slice,
-    Window, record, until_error,
+    AnnouncedForms, Appended, BusEvent, BusTopic, Commit, HotLog as _, NewChange, NewEntry, Result,
+    RoomLog, Slice, Window, record, until_error,
 };
 use crate::domain::{Head, NewMessage, RoomId};
 
@@ -57,12 +59,26 @@ impl RoomLog for Memory {
             let read = self.with_room(room, |room| Slice {
                 entries: room.read(window, limit, max_bytes),
                 span: room.span(&self.limits),
+                traces: room.traces(),
             })?;
             if let Some(slice) = read {
                 return Ok(slice);
             }
             self.restored(room).await?;
         }
+    }
+
+    async fn expect_changes(&self, room: &RoomId) -> Result<()> {
+        self.without_use(room, Room::expect_changes);
+        Ok(())
+    }
+
+    async fn announced_forms(&self, room: &RoomId, seqs: &[u64]) -> Result<AnnouncedForms> {
+        let known = self.without_use(room, |room| room.announced_forms(seqs));
+        Ok(known.unwrap_or_else(|| AnnouncedForms {
+            forms: BTreeMap::new(),
+            oldest: u64::MAX,
+        }))
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {

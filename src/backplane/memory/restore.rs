@@ -48,6 +48,7 @@ pub(super) struct WaitingAppend {
     user: UserId,
     kind: EntryKind,
     amendment: Option<Box<Amendment>>,
+    is_reply: bool,
     key: Option<Box<str>>,
     record: Bytes,
     outcome: oneshot::Sender<Result<Appended>>,
@@ -64,6 +65,7 @@ impl Waiter {
                     user: &append.user,
                     kind: append.kind,
                     amendment: append.amendment.as_deref(),
+                    is_reply: append.is_reply,
                 };
                 let appended = memory.append_to(room, entry, append.key.as_deref(), append.record);
                 let _ = append.outcome.send(Ok(appended));
@@ -155,6 +157,7 @@ impl Memory {
             user: entry.user.clone(),
             kind: entry.kind,
             amendment: entry.amendment.cloned().map(Box::new),
+            is_reply: entry.is_reply,
             key: key.map(Into::into),
             record,
             outcome: sender,

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::occupants::Occupants;
-use crate::backplane::{Appended, BackplaneLimits, Entry, EntryKind, NewEntry, Window};
+use crate::backplane::{
+    AnnouncedForms, Appended, BackplaneLimits, Entry, EntryKind, NewEntry, Traces, Window,
+};
 use crate::domain::{Amendment, Epoch, FormContent, Head, LogSpan, Timestamp, UserId};
 use archiving::Archiving;
 use forms::Forms;
@@ -27,6 +29,9 @@ pub(super) struct Room {
     /// The last entries, without a hole, ending at `seq`.
     log: VecDeque<Entry>,
     forms: Forms,
+    /// See [`Traces`].
+    has_changes: bool,
+    last_reply: u64,
     last_message: Instant,
     last_use: Instant,
     sends: HashMap<SendKey, Appended>,
@@ -50,6 +55,8 @@ impl Room {
             seq: 0,
             log: VecDeque::new(),
             forms: Forms::default(),
+            has_changes: false,
+            last_reply: 0,
             last_message: now,
             last_use: now,
             sends: HashMap::default(),
@@ -130,7 +137,11 @@ impl Room {
         };
         self.log.push_back(numbered.clone());
         if let Some(amendment) = entry.amendment {
+            self.has_changes = true;
             self.amend(amendment, &mut numbered);
+        }
+        if entry.is_reply {
+            self.last_reply = self.seq;
         }
         self.trim_to_size(limits);
         self.last_message = self.last_use;
@@ -194,6 +205,27 @@ impl Room {
         LogSpan {
             recent: span.oldest + beyond as u64,
             ..span
+        }
+    }
+
+    pub(super) fn traces(&self) -> Traces {
+        Traces {
+            oldest: self.oldest(),
+            has_changes: self.has_changes,
+            last_reply: self.last_reply,
+            watermark: self.watermark,
+        }
+    }
+
+    pub(super) fn expect_changes(&mut self) {
+        self.has_changes = true;
+    }
+
+    pub(super) fn announced_forms(&self, seqs: &[u64]) -> AnnouncedForms {
+        let form = |seq: &u64| Some((*seq, self.forms.get(*seq)?.clone()));
+        AnnouncedForms {
+            forms: seqs.iter().filter_map(form).collect(),
+            oldest: self.oldest(),
         }
     }
 

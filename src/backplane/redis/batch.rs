@@ -57,6 +57,8 @@ struct QueuedAppend {
     room: String,
     /// See [`is_permanent`].
     permanent: bool,
+    /// See [`NewEntry::is_reply`].
+    is_reply: bool,
     /// The message's id and the name of its send key, as the script takes them; empty without a key.
     send: String,
     id: Uuid,
@@ -216,6 +218,7 @@ impl Appends {
                 partition,
                 room: encode_name(entry.room.as_str()),
                 permanent: is_permanent(entry.room),
+                is_reply: entry.is_reply,
                 send,
                 id: entry.id,
                 record,
@@ -383,7 +386,9 @@ impl Appends {
             String::new()
         };
         let is_change = |append: &QueuedAppend| append.send.starts_with(['A', 'P']);
-        let has_changes = batch.iter().any(is_change);
+        let is_plain = !batch
+            .iter()
+            .any(|append| append.is_reply || is_change(append));
         let mut permanent_rooms = String::new();
         for append in batch.iter().filter(|append| append.permanent) {
             permanent_rooms.extend([" ", &append.room, " "]);
@@ -394,10 +399,10 @@ impl Appends {
             call.into(),
             permanent_rooms.into(),
             self.link.archive.name(),
-            if has_changes {
-                self.scrub_delay.into()
-            } else {
+            if is_plain {
                 "".into()
+            } else {
+                self.changes_argument(batch).into()
             },
         ];
         let mut rooms = Vec::new();
@@ -417,6 +422,15 @@ impl Appends {
             }
         }
         (args, rooms)
+    }
+
+    /// The argument of `append.lua` for a batch with changes or replies.
+    fn changes_argument(&self, batch: &[QueuedAppend]) -> String {
+        let mut argument = self.scrub_delay.to_string();
+        for append in batch.iter().filter(|append| append.is_reply) {
+            argument.extend([" ", &append.room, " "]);
+        }
+        argument
     }
 }
 

@@ -1,5 +1,7 @@
 //! Rooms' logs in Redis: appends are batched, a read is one script, heads are plain commands.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use fred::types::Value;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -8,15 +10,18 @@ use super::fault::Fault;
 use super::keys::{Partition, encode_name};
 use super::link::ConnectionPool;
 use super::restore::RestoreRounds;
-use super::script::{READ, ScriptReply};
+use super::script::{EXPECT_CHANGES, READ, ScriptReply};
 use super::{Node, entry_kind, forms};
 use crate::backplane::{
-    Appended, Entry, NewChange, Result, RoomLog, Slice, Window, message_form, record, until_error,
+    AnnouncedForms, Appended, Entry, NewChange, Result, RoomLog, Slice, Traces, Window,
+    message_form, record, until_error,
 };
-use crate::domain::{Epoch, Head, LogSpan, NewMessage, RoomId, Timestamp};
+use crate::domain::{Epoch, Head, LogSpan, MessageForm, NewMessage, RoomId, Timestamp};
 
 /// Concurrent small reads of one call for many rooms or topics.
 pub(super) const CONCURRENT_READS: usize = 64;
+/// Messages whose forms one call reads.
+const FORMS_PER_CALL: usize = 500;
 /// The largest seq that Lua represents exactly.
 const MAX_SEQ: u64 = 1 << 53;
 
@@ -43,39 +48,36 @@ impl RoomLog for Node {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Slice> {
-        let (mode, seq) = match window {
-            Window::After(seq) => ("A", seq.min(MAX_SEQ)),
-            Window::Before(seq) => ("B", seq.min(MAX_SEQ)),
-            Window::Newest => ("N", 0),
-        };
-        let args = vec![
-            encode_name(room.as_str()).into(),
-            mode.into(),
-            i64::try_from(seq).unwrap_or(i64::MAX).into(),
-            limit_arg(limit),
-            limit_arg(max_bytes),
-            self.link.archive.name(),
-        ];
-        let mut rounds = RestoreRounds::new();
-        let mut reply = loop {
-            let reply = self.link.run(&READ, Partition::of_room(room), args.clone());
-            match reply.await {
-                Err(Fault::Unrestored) => {
-                    self.restore_rooms(std::slice::from_ref(room), &mut rounds)
-                        .await?;
-                }
-                reply => break reply?,
-            }
-        };
-        let span = parse_span(&mut reply, self.limits.history_size)?;
-        let forms = forms::parse(&mut reply)?;
-        let mut entries = parse_entries(reply)?;
-        if !forms.is_empty() {
-            message_form::resolve(&mut entries, &forms);
+        let read = self.read_with(room, window, limit, max_bytes, &[]).await?;
+        let mut entries = read.entries;
+        if !read.forms.is_empty() {
+            message_form::resolve(&mut entries, &read.forms);
             let is_from_end = !matches!(window, Window::After(_));
             message_form::limit_bytes(&mut entries, is_from_end, max_bytes);
         }
-        Ok(Slice { entries, span })
+        Ok(Slice {
+            entries,
+            span: read.span,
+            traces: read.traces,
+        })
+    }
+
+    async fn expect_changes(&self, room: &RoomId) -> Result<()> {
+        let args = vec![encode_name(room.as_str()).into()];
+        let partition = Partition::of_room(room);
+        self.link.run(&EXPECT_CHANGES, partition, args).await?;
+        Ok(())
+    }
+
+    async fn announced_forms(&self, room: &RoomId, seqs: &[u64]) -> Result<AnnouncedForms> {
+        let (mut forms, mut oldest) = (BTreeMap::new(), 0);
+        // Lua limits the number of arguments that unpack returns.
+        for part in seqs.chunks(FORMS_PER_CALL) {
+            let read = self.read_with(room, Window::Newest, 0, 0, part).await?;
+            forms.extend(read.forms);
+            oldest = oldest.max(read.span.oldest);
+        }
+        Ok(AnnouncedForms { forms, oldest })
     }
 
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {
@@ -88,7 +90,65 @@ impl RoomLog for Node {
     }
 }
 
+/// What `read.lua` returns.
+struct Read {
+    span: LogSpan,
+    traces: Traces,
+    forms: BTreeMap<u64, MessageForm>,
+    /// As they are in the log.
+    entries: Vec<Entry>,
+}
+
 impl Node {
+    /// Reads a part of the log, and the forms of these messages as well.
+    async fn read_with(
+        &self,
+        room: &RoomId,
+        window: Window,
+        limit: usize,
+        max_bytes: usize,
+        forms: &[u64],
+    ) -> Result<Read> {
+        let (mode, seq) = match window {
+            Window::After(seq) => ("A", seq.min(MAX_SEQ)),
+            Window::Before(seq) => ("B", seq.min(MAX_SEQ)),
+            Window::Newest => ("N", 0),
+        };
+        let mut args = vec![
+            encode_name(room.as_str()).into(),
+            mode.into(),
+            i64::try_from(seq).unwrap_or(i64::MAX).into(),
+            limit_arg(limit),
+            limit_arg(max_bytes),
+            self.link.archive.name(),
+        ];
+        args.extend(forms.iter().map(|seq| Value::from(seq.to_string())));
+        let mut rounds = RestoreRounds::new();
+        let mut reply = loop {
+            let reply = self.link.run(&READ, Partition::of_room(room), args.clone());
+            match reply.await {
+                Err(Fault::Unrestored) => {
+                    self.restore_rooms(std::slice::from_ref(room), &mut rounds)
+                        .await?;
+                }
+                reply => break reply?,
+            }
+        };
+        let span = parse_span(&mut reply, self.limits.history_size)?;
+        let traces = Traces {
+            oldest: span.oldest,
+            has_changes: reply.number()? == 1,
+            last_reply: reply.number()?,
+            watermark: reply.number()?,
+        };
+        Ok(Read {
+            span,
+            traces,
+            forms: forms::parse(&mut reply)?,
+            entries: parse_entries(reply)?,
+        })
+    }
+
     async fn head(&self, room: &RoomId) -> std::result::Result<Option<Head>, Fault> {
         let args = vec![
             self.link.keys.numbering(room).into(),

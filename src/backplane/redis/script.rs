@@ -57,6 +57,7 @@ scripts! {
     Log DIVERGED = "log" => "diverged";
     Log TRIM = "log" => "trim";
     Log SCRUB = "log" => "scrub";
+    Log EXPECT_CHANGES = "log" => "expect_changes";
     Presence CLAIM_RESTORE = "log" "archive" "restore" => "claim_restore";
     Presence READ_CLAIMED = "log" "entries" "restore" => "read_claimed";
     Presence RESTORE_ROOM = "log" "archive" "restore" => "restore_room";

@@ -227,7 +227,7 @@ impl RoomFeed {
         if !self.log.cursor.awaits(ticket) {
             return;
         }
-        let Ok(Slice { entries, span }) = slice else {
+        let Ok(Slice { entries, span, .. }) = slice else {
             // The read counts as under way until the retry, so messages that arrive meanwhile are
             // held.
             context.retry(&self.room, FeedEvent::RetryCatchUp(ticket));

@@ -81,6 +81,7 @@ impl RoomLog for ArchivedLog {
         Ok(Slice {
             entries,
             span: self.extend(hot.span),
+            traces: hot.traces,
         })
     }
 

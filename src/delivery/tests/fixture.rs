@@ -258,6 +258,7 @@ impl RoomLog for FakeLog {
         Ok(Slice {
             entries,
             span: span.clone(),
+            traces: Traces::default(),
         })
     }
     async fn heads(&self, rooms: &[RoomId]) -> Result<Vec<Option<Head>>> {

@@ -30,6 +30,11 @@ impl Forms {
         self.forms.entry(target).or_insert(form)
     }
 
+    /// The newest form of a message, as it is announced.
+    pub fn get(&self, seq: u64) -> Option<&MessageForm> {
+        self.forms.get(&seq)
+    }
+
     /// Gives an entry that is read the newest form of its message.
     pub fn resolve(&self, entry: &mut Entry) {
         if !self.forms.is_empty() {

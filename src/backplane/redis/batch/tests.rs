@@ -11,6 +11,7 @@ fn append(series: &Arc<AtomicBool>) -> (QueuedAppend, oneshot::Receiver<Result<A
         partition: Partition::of_room(&room),
         room: encode_name(room.as_str()),
         permanent: false,
+        is_reply: false,
         send: String::new(),
         id: Uuid::new_v4(),
         record: Bytes::from_static(b"{}"),

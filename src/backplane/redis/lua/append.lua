@@ -11,8 +11,9 @@
 -- ARGV[7]  a name for this call, if any of its messages has no key; else empty
 -- ARGV[8]  the rooms of the call whose numbering is permanent (base64url, each between spaces)
 -- ARGV[9]  the name of the archive behind the logs; empty: none
--- ARGV[10] milliseconds after which the text of a deleted message is removed from its log; empty if
---          no change is among the entries
+-- ARGV[10] empty if all entries are messages that are no replies. Else the milliseconds after which
+--          the text of a deleted message is removed from its log; and the rooms of the call to which
+--          replies are appended (base64url, each between spaces)
 -- ARGV[11…] for each room three arguments: the tag of its partition (in a cluster the call's own
 --          tag for all); the room (base64url); and the number of its messages. Then for each of
 --          these messages two arguments: the id (36 characters) followed by <user>:<key>, or empty
@@ -33,8 +34,9 @@
 local ctx = context()
 local dedupe_ms, history_ms, call_name, permanent_rooms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 ctx.archive = ARGV[9]
-local scrub_ms = ARGV[10]
-local has_changes = scrub_ms ~= ''
+local scrub_ms, rooms_with_replies
+local has_changes = ARGV[10] ~= ''
+if has_changes then scrub_ms, rooms_with_replies = string.match(ARGV[10], '^(%d+)(.*)$') end
 local FIRST_ROOM = 11
 local SENDS = 'i:'
 -- The letters before the ids of a change and of a pointer.
@@ -183,6 +185,9 @@ local function append(at, last, new, head, archived)
     -- The numbering advances for all messages at once. This is the first write: a Redis without
     -- memory refuses it before anything has changed.
     seq = call('HINCRBY', numbering, 's', new) - new
+    if has_changes and find(rooms_with_replies, ' ' .. room .. ' ', 1, true) then
+      call('HSET', numbering, 'q', int(seq + new))
+    end
     reply[head] = epoch
     position_end = ' ' .. epoch .. ' ' .. time
     if archived then

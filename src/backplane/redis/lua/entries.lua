@@ -40,8 +40,9 @@ local function entries_after(ctx, room, after, last_seq, limit)
 end
 
 -- Appends to the reply the number of forms that the entries of add_entries need, and these forms: of
--- the messages among them that were changed, and of those that they point to.
-local function add_forms(ctx, reply, room, found, max_bytes)
+-- the messages among them that were changed, and of those that they point to. Also the forms of the
+-- messages with the numbers `others`.
+local function add_forms(ctx, reply, room, found, max_bytes, others)
   local seqs, is_listed = {}, {}
   local function list(seq)
     if seq and not is_listed[seq] then
@@ -49,6 +50,7 @@ local function add_forms(ctx, reply, room, found, max_bytes)
       seqs[#seqs + 1] = seq
     end
   end
+  for i = 1, #others do list(others[i]) end
   for i = 1, count_within(found, max_bytes) do
     local letter, record = found[i][2][5], found[i][2][6]
     if letter == 'c' then

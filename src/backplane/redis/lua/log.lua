@@ -6,7 +6,8 @@
 --           membership, x the last renewal of the retention (see append.lua). Behind an archive
 --           also: a watermark, y the ranges after it that the archive has (as 'first last first
 --           last …'), d the last seq that log and archive share, once they differ; and r is
---           followed by the name of the archive. Also: f is 1 if the room ever had forms
+--           followed by the name of the archive. Also: f is 1 if the room ever had forms, or is
+--           about to have one; q a seq behind which there is no reply to a message
 -- h:<room>  stream, the log. Ids are seq-0. Fields: e epoch, t time, then the record under the
 --           letter of the entry's kind: m message (r in entries of earlier releases), a change,
 --           c pointer: a change of a message; other letters are kinds of later releases. The record

@@ -7,10 +7,14 @@
 -- ARGV[8]  the most entries to return
 -- ARGV[9]  the most bytes of records to return; one entry is returned even if its record is larger
 -- ARGV[10] the name of the archive behind the log; empty: none
+-- ARGV[11…] seqs of messages whose forms to return as well
 --
--- Returns epoch, last seq, oldest seq, the previous epochs (see span.lua); then the number of forms
--- and the forms that the entries need; then the entries (see entries.lua). Atomic: all of the same moment. Begins the numbering of a room that has none, so
--- that its epoch lasts. With an archive: UNRESTORED if the room must be restored first.
+-- Returns epoch, last seq, oldest seq, the previous epochs (see span.lua); then 1 if there may have
+-- been changes of messages, else 0; the seq behind which there is no reply, or 0; and the watermark
+-- (without an archive the last seq); then the number of forms and the forms that the entries need;
+-- then the entries (see entries.lua). Atomic: all of the same moment. Begins the numbering of a room
+-- that has none, so that its epoch lasts. With an archive: UNRESTORED if the room must be restored
+-- first.
 local ctx = context()
 local room = ARGV[5]
 local mode, reference = ARGV[6], tonumber(ARGV[7])
@@ -33,5 +37,12 @@ if limit > 0 then
     end
   end
 end
-if has_forms then add_forms(ctx, reply, room, found, max_bytes) else reply[#reply + 1] = 0 end
+reply[#reply + 1] = has_forms and 1 or 0
+reply[#reply + 1] = call('HGET', key(ctx.tag, NUMBERING, room), 'q') or '0'
+reply[#reply + 1] = int(watermark or seq)
+if has_forms then
+  add_forms(ctx, reply, room, found, max_bytes, { unpack(ARGV, 11) })
+else
+  reply[#reply + 1] = 0
+end
 return add_entries(reply, found, mode ~= 'A', max_bytes)
