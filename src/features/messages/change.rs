@@ -161,7 +161,13 @@ impl Messages {
     /// # Errors
     /// `not_in_room`, `not_found`, `forbidden`, `unavailable`.
     pub async fn delete(&self, by: ChangingUser, id: Uuid) -> Result<Attempt, ChangeRefused> {
-        let changer = changer(&by.rights().may_delete()?, &by);
+        let permit = by.rights().may_delete()?;
+        // From its commit on, no page of the log has the content.
+        let log = self.messaging.log();
+        log.expect_changes(permit.room())
+            .await
+            .map_err(Refusal::from)?;
+        let changer = changer(&permit, &by);
         self.begin(by, changer, id, Change::Delete).await
     }
 

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::unrecorded::reconcile_all;
 use super::{CurrentMessage, Messages, message_ref, no_such_message, refused};
 use crate::domain::policy::{Permit, Reading};
 use crate::domain::{Head, Reaction, Refusal, Timestamp, UserId};
@@ -68,9 +69,17 @@ impl Messages {
         permit: &Permit<Reading>,
         id: Uuid,
     ) -> Result<CurrentMessage, Refusal> {
-        let message = message_ref(permit.room(), id);
+        let (room, message) = (permit.room(), message_ref(permit.room(), id));
         let found = self.find(&message, permit.hidden_seq()).await?;
-        Ok(found.into())
+        if !found.state.unrecorded.is_any() {
+            return Ok(found.into());
+        }
+        let head = self.head(room).await?;
+        let found = self.find(&message, permit.hidden_seq()).await?;
+        let mut current = CurrentMessage::from(found);
+        let messages = std::iter::once(&mut current);
+        reconcile_all(self.messaging.log(), room, &head, messages).await?;
+        Ok(current)
     }
 
     /// The forms that a message has had behind a position, oldest first, and the position of the room that
@@ -104,22 +113,23 @@ impl Messages {
         after: u64,
         limit: usize,
     ) -> Result<ThreadPage, Refusal> {
-        let as_of = self.head(permit.room()).await?;
+        let head = self.head(permit.room()).await?;
         let message = message_ref(permit.room(), root);
         let root = self.find(&message, permit.hidden_seq()).await?;
-        // Replies come from the archive only, and all up to `as_of` must be among them.
+        // Replies come from the archive only, and all up to `head` must be among them.
         self.messaging.log().archive_now(permit.room()).await?;
         let after = after.max(permit.hidden_seq());
         let replies = self.store.replies(&message, after, limit + 1).await;
         let mut replies = replies.map_err(refused)?.ok_or_else(no_such_message)?;
         let has_more = replies.len() > limit;
         replies.truncate(limit);
+        let mut root = CurrentMessage::from(root);
+        let mut messages: Vec<_> = replies.into_iter().map(CurrentMessage::from).collect();
+        let all = std::iter::once(&mut root).chain(&mut messages);
+        let as_of = reconcile_all(self.messaging.log(), permit.room(), &head, all).await?;
         Ok(ThreadPage {
-            root: root.into(),
-            replies: Replies {
-                messages: replies.into_iter().map(CurrentMessage::from).collect(),
-                has_more,
-            },
+            root,
+            replies: Replies { messages, has_more },
             as_of,
         })
     }
@@ -148,7 +158,7 @@ impl Messages {
         &self,
         permit: &Permit<Reading>,
     ) -> Result<(Vec<PinnedMessage>, Head), Refusal> {
-        let as_of = self.head(permit.room()).await?;
+        let head = self.head(permit.room()).await?;
         let pins = self.store.pins(permit.room()).await.map_err(refused)?;
         let visible = pins
             .into_iter()
@@ -158,7 +168,10 @@ impl Messages {
             user: pin.user,
             at: pin.at,
         });
-        Ok((pins.collect(), as_of))
+        let mut pins: Vec<PinnedMessage> = pins.collect();
+        let messages = pins.iter_mut().map(|pin| &mut pin.message);
+        let as_of = reconcile_all(self.messaging.log(), permit.room(), &head, messages).await?;
+        Ok((pins, as_of))
     }
 
     /// The users that have read a message, with ids greater than `after`, at most `limit`.

@@ -15,6 +15,7 @@ mod positions;
 mod reaction_batches;
 mod receipts;
 mod threads;
+mod unrecorded;
 
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ pub use form::{CurrentMessage, is_listed};
 pub use lists::{PinnedMessage, Reader, ReaderPage, Replies, ThreadPage};
 pub use mentions::Mentions;
 pub use reaction_batches::ReactionBatches;
+pub(in crate::features) use unrecorded::reconcile;
 
 /// No message waits longer for its commit to the archive, as long as the archive takes any.
 const MAX_UNARCHIVED_SECS: u64 = 24 * 60 * 60;

@@ -48,6 +48,7 @@ impl Messaging {
                 entries,
                 head,
                 states: BTreeMap::new(),
+                traces: older.traces.with(newer.traces),
             });
         }
     }

@@ -1,12 +1,11 @@
 //! Reading the messages of a room's log.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::Messaging;
-use crate::backplane::{Entry, Window};
+use crate::backplane::{Entry, Traces, Window};
 use crate::domain::policy::{Permit, Reading};
-use crate::domain::{Head, LogSpan, Refusal, RoomId};
+use crate::domain::{Head, LogSpan, Refusal};
 use crate::features::messages::{MessageState, is_listed};
 
 /// The part of the log to read.
@@ -46,14 +45,14 @@ pub struct HistoryPage {
     pub next: Option<HistoryWindow>,
     /// True when the log has later messages. Only for [`HistoryWindow::Around`].
     pub has_more_after: Option<bool>,
-    /// The log's end at that moment.
+    /// The position of the room that the page reflects: the log's end at that moment, or a lower one.
     pub head: Head,
     /// The state of messages that have any, by their `seq`: with [`Messaging::history`] only.
     pub states: BTreeMap<u64, MessageState>,
+    /// What the hot log knew of changes of the messages.
+    pub(super) traces: Traces,
 }
 
-/// The longest wait for the state of a page's messages.
-const STATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of entries to read at a time, at least, behind a page without messages.
 const SKIP_PAGE: usize = 128;
 /// The most pages that one call of [`Messaging::messages`] reads.
@@ -68,11 +67,12 @@ pub(super) struct MessagesRead {
     /// The last number that was read in the direction; `None` if there was none.
     pub(super) position: Option<u64>,
     pub(super) span: LogSpan,
+    pub(super) traces: Traces,
 }
 
 impl Messaging {
     /// Reads messages of a room as [`read`](Self::read), with their state. While the database is away the page
-    /// comes without.
+    /// comes without, and reflects a lower position.
     ///
     /// # Errors
     /// As `read`.
@@ -84,29 +84,11 @@ impl Messaging {
         max_bytes: usize,
     ) -> Result<HistoryPage, Refusal> {
         let mut page = self.read(permit, window, limit, max_bytes).await?;
-        page.states = self.states_of(permit.room(), &page.entries).await;
+        if let Some(messages) = &self.messages {
+            self.add_states(&*messages.store, permit.room(), &mut page)
+                .await?;
+        }
         Ok(page)
-    }
-
-    async fn states_of(&self, room: &RoomId, entries: &[Entry]) -> BTreeMap<u64, MessageState> {
-        let nothing = BTreeMap::new();
-        let (Some(messages), Some(first), Some(last)) =
-            (&self.messages, entries.first(), entries.last())
-        else {
-            return nothing;
-        };
-        if self.archive_status().is_some_and(|status| !status.is_up) {
-            return nothing;
-        }
-        let states = messages.store.states(room, first.seq..=last.seq);
-        match tokio::time::timeout(STATE_TIMEOUT, states).await {
-            Ok(Ok(states)) => states.into_iter().collect(),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "a page of messages comes without their state");
-                nothing
-            }
-            Err(_) => nothing,
-        }
     }
 
     /// Reads messages of a room: at most `limit`, and fewer when their records exceed `max_bytes`.
@@ -141,6 +123,7 @@ impl Messaging {
             has_more_after: None,
             head: read.span.head,
             states: BTreeMap::new(),
+            traces: read.traces,
         })
     }
 
@@ -180,7 +163,7 @@ impl Messaging {
         let hidden = permit.hidden_seq();
         let log = &self.backplane.log;
         let slice = log.read(permit.room(), window, page, max_bytes).await?;
-        let (mut entries, span) = (slice.entries, slice.span);
+        let (mut entries, span, traces) = (slice.entries, slice.span, slice.traces);
         let last = match window {
             Window::After(_) => entries.last(),
             Window::Before(_) | Window::Newest => entries.first(),
@@ -196,6 +179,7 @@ impl Messaging {
             has_more,
             position,
             span,
+            traces,
         })
     }
 }

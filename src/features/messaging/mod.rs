@@ -12,6 +12,7 @@ mod metrics;
 mod occupants;
 mod personal_feed;
 mod send;
+mod states;
 mod sync;
 #[cfg(test)]
 mod tests;

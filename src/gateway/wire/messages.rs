@@ -560,6 +560,7 @@ mod tests {
                 participants: vec![UserId::trusted("bob")],
             }),
             pinned: Some((true, 10)),
+            ..MessageState::default()
         };
         let expected = r#"{"seq":7,"epoch":"e1","timestamp":"1970-01-01T00:00:00.000Z","id":"x","version":9,"reactions":[{"clipped":true,"count":2,"emoji":"+1","user_ids":["ann"]}],"reactions_seq":11,"thread":{"replies":1,"last_seq":8,"participants":["bob"]},"pinned":true,"pinned_seq":10}"#;
         assert_eq!(listed_json(&entry, Some(&state)).get(), expected);
