@@ -14,8 +14,8 @@ local function is_lost(tag, room, current_epoch, outcome)
 end
 
 -- Reads the numbering of the room whose arguments begin at ARGV[at]: a table of epoch, watermark and
--- has_forms, or false if the room must be restored first. `key_of` has the send key of the message at each
--- index of ARGV. Removes the send keys of messages that were lost from `known`.
+-- has_forms, or false if the room must be restored first. `key_of` has the send key of the message at
+-- each index of ARGV. Removes the send keys of messages that were lost from `known`.
 local function open_archived(ctx, at, key_of, known)
   local tag, room = ARGV[at], ARGV[at + 1]
   local epoch, _, watermark, has_forms = archived_numbering(ctx, key(tag, NUMBERING, room))

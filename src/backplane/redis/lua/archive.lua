@@ -22,7 +22,8 @@ local function unrestored_error()
 end
 
 -- The numbering of a room of the call's partition, with an archive or without one: the epoch, the
--- last seq, with an archive the watermark (else nil), and whether the room has forms. Returns nil if the room must be restored first.
+-- last seq, with an archive the watermark (else nil), and whether the room has forms. Returns nil if
+-- the room must be restored first.
 local function numbering_of(ctx, room)
   local numbering = key(ctx.tag, NUMBERING, room)
   if ctx.archive ~= '' then return archived_numbering(ctx, numbering) end

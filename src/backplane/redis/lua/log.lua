@@ -88,7 +88,8 @@ end
 -- promoted since the last call (its replid differs), the end of the log may be lost: a new epoch
 -- continues from where the surviving data ends, and the end of the previous epoch is recorded.
 -- Returns the epoch, the last seq, the last renewal of the retention unless a new epoch has begun,
--- and whether the room has forms. `numbering` is the name of the room's key. Never used with an archive: see archive.lua.
+-- and whether the room has forms. `numbering` is the name of the room's key. Never used with an
+-- archive: see archive.lua.
 local function open_numbering(ctx, tag, room, numbering)
   local fields = call('HMGET', numbering, 'e', 's', 'r', 'x', 'f')
   local epoch, seq, known_replid, renewal, has_forms = unpack(fields)

@@ -3,7 +3,8 @@
 -- ARGV[5]  room (base64url)
 -- ARGV[6]  the last seq to remove, if the watermark isn't lower
 --
--- Removes also forms that only removed pointers need. Returns the number of entries removed. Atomic. Does nothing if the room has no watermark.
+-- Removes also forms that only removed pointers need. Returns the number of entries removed. Atomic.
+-- Does nothing if the room has no watermark.
 local ctx = context()
 local room, cut = ARGV[5], tonumber(ARGV[6])
 
