@@ -202,6 +202,9 @@ pub struct VersionPage {
     pub versions: Vec<MessageVersion>,
     /// The position behind the page; `None` behind the newest form.
     pub next: Option<u64>,
+    /// The last edit on the page that waits for its announcement, by the numbers of the message and of the
+    /// revision: see [`MessageStore::published`].
+    pub pending: Option<(u64, u64)>,
 }
 
 /// A pinned message.

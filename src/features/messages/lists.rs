@@ -6,7 +6,7 @@ use super::unrecorded::reconcile_all;
 use super::{CurrentMessage, Messages, message_ref, no_such_message, refused};
 use crate::domain::policy::{Permit, Reading};
 use crate::domain::{Head, Reaction, Refusal, Timestamp, UserId};
-use crate::store::VersionPage;
+use crate::store::{MessageRef, VersionPage};
 
 /// A pinned message.
 #[derive(Debug, Clone)]
@@ -97,9 +97,29 @@ impl Messages {
         let as_of = self.head(permit.room()).await?;
         let message = message_ref(permit.room(), id);
         self.find(&message, permit.hidden_seq()).await?;
-        let page = self.store.versions(&message, after, limit).await;
-        let page = page.map_err(refused)?.ok_or_else(no_such_message)?;
+        let page = self.page_of_versions(&message, after, limit).await?;
+        let Some((target_seq, revision)) = page.pending else {
+            return Ok((page, as_of));
+        };
+        // Its announcement may be published already, at a number up to `as_of`, and just not be recorded yet.
+        // Where it waits for the log, the page is without it.
+        let room = permit.room();
+        let announced = self
+            .publications
+            .wait_for_earlier(room, target_seq, revision);
+        let _ = announced.await;
+        let page = self.page_of_versions(&message, after, limit).await?;
         Ok((page, as_of))
+    }
+
+    async fn page_of_versions(
+        &self,
+        message: &MessageRef,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<VersionPage, Refusal> {
+        let page = self.store.versions(message, after, limit).await;
+        page.map_err(refused)?.ok_or_else(no_such_message)
     }
 
     /// The replies in a thread after a number, at most `limit`.

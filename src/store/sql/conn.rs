@@ -251,14 +251,14 @@ impl Conn {
     pub(crate) async fn all_of_list<T: AnyRow>(
         &mut self,
         template: &'static str,
-        values: &[Arg],
+        values: Vec<Arg>,
         list: impl IntoIterator<Item = impl Into<Arg>>,
     ) -> Outcome<Vec<T>> {
         let list: Vec<Arg> = list.into_iter().map(Into::into).collect();
         let mut rows = Vec::new();
         for part in list.chunks(MAX_LIST) {
             let (text, part) = self.dialect().with_list(template, part.iter().cloned());
-            let values = [values, &part].concat();
+            let values = [values.as_slice(), &part].concat();
             rows.extend(self.all_of_text::<T>(text, values).await?);
         }
         Ok(rows)

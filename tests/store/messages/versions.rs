@@ -1,7 +1,7 @@
 //! The versions of a message: in pages, and as many as are kept.
 
 use hubbub::domain::RoomId;
-use hubbub::store::{MAX_VERSIONS, MessageRef, MessageStore as _, VersionPage};
+use hubbub::store::{MAX_VERSIONS, MessageRef, MessageStore as _, Outbox as _, VersionPage};
 use uuid::Uuid;
 
 use super::fixture::*;
@@ -11,6 +11,7 @@ crate::on_every_database!(
     versions_are_listed_in_pages,
     a_page_of_large_versions_ends_early,
     the_newest_versions_are_kept,
+    an_edit_that_waits_for_its_announcement_is_named,
 );
 
 fn listed(page: &VersionPage) -> Vec<(u64, String)> {
@@ -121,4 +122,26 @@ async fn the_newest_versions_are_kept(test: &TestStore) {
         .lines("SELECT CAST(COUNT(*) AS CHAR(9)) FROM hubbub_message_changes")
         .await;
     assert_eq!(rows[0].trim(), MAX_VERSIONS.to_string());
+}
+
+async fn an_edit_that_waits_for_its_announcement_is_named(test: &TestStore) {
+    let store = &test.store;
+    let entry = post(test, 1, "ann", "first").await;
+    let pending = async || {
+        let page = store.versions(&of(&entry), None, 9).await;
+        page.unwrap().unwrap().pending
+    };
+    assert_eq!(pending().await, None);
+    for (text, revision) in [("second", 1), ("third", 2)] {
+        store.edit(&edit_of(&entry, text, None)).await.unwrap();
+        assert_eq!(pending().await, Some((1, revision)));
+    }
+    let rows = claim(test).await;
+    assert_eq!(pending().await, Some((1, 2)));
+    let failed = store.fail(rows[1].claim(), "it is unreadable").await;
+    failed.unwrap();
+    assert_eq!(pending().await, Some((1, 1)));
+    let first = published_at(test, &rows[0], 7).await;
+    done(test, &[first]).await;
+    assert_eq!(pending().await, None);
 }

@@ -94,9 +94,9 @@ async fn unchanged(conn: &mut Conn, flagged: Vec<Flagged>) -> Outcome<Vec<Flagge
          WHERE c.room_no = e.room_no AND c.seq = e.seq AND c.kind IN (1, 2))";
     let ids = || flagged.iter().map(|message| message.id);
     let kind = args![StoredKind::MESSAGE.0];
-    let found: Vec<(i64, i64, Uuid)> = conn.all_of_list(LOCK, &kind, ids()).await?;
+    let found: Vec<(i64, i64, Uuid)> = conn.all_of_list(LOCK, kind, ids()).await?;
     let found: AHashSet<(i64, i64, Uuid)> = found.into_iter().collect();
-    let changed: Vec<(Uuid,)> = conn.all_of_list(CHANGED, &[], ids()).await?;
+    let changed: Vec<(Uuid,)> = conn.all_of_list(CHANGED, args![], ids()).await?;
     let changed: AHashSet<Uuid> = changed.into_iter().map(|(id,)| id).collect();
     let is_unchanged = |message: &Flagged| {
         found.contains(&(message.room_no, message.seq, message.id))
@@ -116,7 +116,7 @@ async fn add_replies(conn: &mut Conn, flagged: &[Flagged]) -> Outcome<()> {
         .collect();
     roots.sort_unstable();
     roots.dedup();
-    let rows: Vec<(Uuid, i64, i64, Text)> = conn.all_of_list(ROOTS, &[], roots).await?;
+    let rows: Vec<(Uuid, i64, i64, Text)> = conn.all_of_list(ROOTS, args![], roots).await?;
     let root = |(id, room_no, seq, Text(user))| ((room_no, id), (seq, user));
     let known: AHashMap<(i64, Uuid), (i64, String)> = rows.into_iter().map(root).collect();
     let mut replies: Vec<Vec<Arg>> = Vec::new();

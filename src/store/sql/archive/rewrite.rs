@@ -253,7 +253,7 @@ async fn rewrite_versions(
     const WRITE: &str = "UPDATE hubbub_message_changes SET form = ?, record = ? \
         WHERE room_no = ? AND seq = ? AND revision = ?";
     let seqs = messages.keys().copied();
-    let versions: Vec<(i64, i64)> = conn.all_of_list(FIND, &args![after.room_no], seqs).await?;
+    let versions: Vec<(i64, i64)> = conn.all_of_list(FIND, args![after.room_no], seqs).await?;
     for (seq, revision) in versions {
         let Some(entry) = messages.get(&seq) else {
             continue;

@@ -8,7 +8,7 @@ use crate::store::sql::copied_tables::{Table, mark, selected, table_of_room};
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Fault;
 use crate::store::sql::limited_delete::limited_delete;
-use crate::store::sql::value::{Text, args};
+use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{ArchivedEntry, DirectoryRow, Result};
 
 const TABLES: &[Table] = &[
@@ -76,7 +76,7 @@ pub(super) async fn insert(
         let (room, rows) = (room.clone(), rows.clone());
         Box::pin(async move {
             let room_no = rooms::lock_or_add(conn, &room).await?.no;
-            table.insert(conn, &args![room_no], rows).await
+            table.insert(conn, &[Arg::from(room_no)], rows).await
         })
     })
     .await

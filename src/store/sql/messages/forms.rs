@@ -96,7 +96,7 @@ pub(super) async fn of_seqs(
 ) -> Outcome<Forms> {
     const LIST: &str = select_forms!("m.seq IN ({list})");
     let seqs = seqs.iter().copied();
-    let rows: Vec<Row> = conn.all_of_list(LIST, &args![room_no], seqs).await?;
+    let rows: Vec<Row> = conn.all_of_list(LIST, args![room_no], seqs).await?;
     load(conn, (room_no, room), rows).await
 }
 

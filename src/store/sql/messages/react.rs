@@ -149,7 +149,7 @@ async fn reacting(
         WHERE room_no = ? AND seq = ? AND emoji = ? AND user_id IN ({list})";
     let values = args![target.room_no, target.seq, emoji.as_str()];
     let users = users.iter().copied();
-    let rows: Vec<(Text,)> = conn.all_of_list(FIND, &values, users).await?;
+    let rows: Vec<(Text,)> = conn.all_of_list(FIND, values, users).await?;
     Ok(rows.into_iter().map(|(user,)| user.0).collect())
 }
 
@@ -233,7 +233,7 @@ async fn reactions_states(
     const STATES: &str = "SELECT e.id, s.reactions_row, s.reactions_due_at FROM hubbub_entries e \
         JOIN hubbub_messages s ON s.room_no = e.room_no AND s.seq = e.seq WHERE e.id IN ({list})";
     let ids = targets.iter().map(|target| target.id);
-    let rows: Vec<(Uuid, Option<i64>, i64)> = conn.all_of_list(STATES, &[], ids).await?;
+    let rows: Vec<(Uuid, Option<i64>, i64)> = conn.all_of_list(STATES, args![], ids).await?;
     let state = |(id, row, due_at)| (id, (row, due_at));
     Ok(rows.into_iter().map(state).collect())
 }

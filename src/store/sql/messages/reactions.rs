@@ -41,7 +41,7 @@ pub(super) async fn current(
          FROM hubbub_reactions WHERE room_no = ? AND seq IN ({list})) t WHERE t.place <= 20";
     type Row = (i64, Text, Text, i64, i64, i64);
     let seqs = seqs.iter().copied();
-    let mut rows: Vec<Row> = conn.all_of_list(FIRST_USERS, &args![room_no], seqs).await?;
+    let mut rows: Vec<Row> = conn.all_of_list(FIRST_USERS, args![room_no], seqs).await?;
     rows.sort_by(|a, b| (a.0, &a.1.0, a.4).cmp(&(b.0, &b.1.0, b.4)));
     let mut firsts: BTreeMap<i64, Vec<(i64, Reaction)>> = BTreeMap::new();
     for (seq, emoji, user, at, _, total) in rows {

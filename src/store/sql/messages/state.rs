@@ -167,7 +167,7 @@ pub(super) async fn of_entries(
     const LIST: &str = select_states!("m.seq IN ({list})");
     let seqs: Vec<i64> = entries.iter().map(|entry| stored(entry.seq)).collect();
     let list = seqs.iter().copied();
-    let rows: Vec<Row> = conn.all_of_list(LIST, &args![room_no], list).await?;
+    let rows: Vec<Row> = conn.all_of_list(LIST, args![room_no], list).await?;
     let mut states = load(conn, room_no, rows).await?;
     let mut forms = forms::of_seqs(conn, (room_no, room), &seqs).await?;
     let message = |entry: ArchivedEntry| {

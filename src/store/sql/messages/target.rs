@@ -118,7 +118,7 @@ pub(super) async fn lock_keys(conn: &mut Conn, mut ids: Vec<Uuid>) -> Outcome<Ve
     type Row = (Uuid, i64, i64, i64, Option<Text>);
     ids.sort_unstable();
     ids.dedup();
-    let rows: Vec<Row> = conn.all_of_list(LOCK, &[], ids).await?;
+    let rows: Vec<Row> = conn.all_of_list(LOCK, args![], ids).await?;
     let target = |(id, room_no, seq, kind, room): Row| {
         Some(TargetKey {
             id,

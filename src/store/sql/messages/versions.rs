@@ -19,11 +19,12 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// The key of the newest version, which no edit has ended.
 const NEWEST: i64 = i64::MAX;
 
-/// Of an edit, or of the entry: `revision`, `change_seq`, `at`, `form`, `record`. Of the entry: `id`, `seq`,
-/// `at`, `kind`, `user_id`, `send_key`.
+/// Of an edit, or of the entry: `revision`, `change_seq`, whether the edit is about to be announced, `at`,
+/// `form`, `record`. Of the entry: `id`, `seq`, `at`, `kind`, `user_id`, `send_key`.
 type Row = (
     i64,
     Option<i64>,
+    i64,
     i64,
     i64,
     Vec<u8>,
@@ -36,13 +37,15 @@ type Row = (
 );
 
 /// One statement, so that the newest content and those before it are of one moment.
-const VERSIONS: &str = "SELECT * FROM (SELECT c.revision AS revision, c.change_seq, c.at, \
+const VERSIONS: &str = "SELECT * FROM (SELECT c.revision AS revision, c.change_seq, \
+     CAST(CASE WHEN c.change_seq IS NULL AND EXISTS (SELECT 1 FROM hubbub_outbox o \
+      WHERE o.id = c.outbox_id AND o.state = 0) THEN 1 ELSE 0 END AS {bigint}) AS waits, c.at, \
      CAST(c.form AS {bigint}) AS form, c.record, e.id, e.seq, e.at AS sent_at, \
      CAST(e.kind AS {bigint}) AS kind, e.user_id, e.send_key FROM hubbub_entries e \
      JOIN hubbub_message_changes c ON c.room_no = e.room_no AND c.seq = e.seq AND c.kind = ? \
      WHERE e.id = ? AND e.room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) \
      AND c.revision >= ? ORDER BY c.revision LIMIT ?) t \
-    UNION ALL SELECT CAST(? AS {bigint}), NULL, e.at, CAST(e.form AS {bigint}), e.record, e.id, \
+    UNION ALL SELECT CAST(? AS {bigint}), NULL, 0, e.at, CAST(e.form AS {bigint}), e.record, e.id, \
      e.seq, e.at, CAST(e.kind AS {bigint}), e.user_id, e.send_key FROM hubbub_entries e \
      WHERE e.id = ? AND e.room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) \
     ORDER BY revision";
@@ -118,7 +121,8 @@ impl<'a> PageReader<'a> {
 
     /// Adds the version that a row ends. Returns whether there is space for more.
     fn add(&mut self, row: Row) -> bool {
-        let (revision, change_seq, at, form, record, id, seq, sent_at, kind, user, key) = row;
+        let (revision, change_seq, waits, at, form, record, id, seq, sent_at, kind, user, key) =
+            row;
         if !MESSAGE_KINDS.contains(&StoredKind(kind)) {
             return false;
         }
@@ -139,6 +143,9 @@ impl<'a> PageReader<'a> {
         }
         if is_first && self.after.is_none() {
             self.begun = Some((loaded(seq), Timestamp(loaded(sent_at))));
+        }
+        if waits != 0 {
+            page.pending = Some((loaded(seq), loaded(revision)));
         }
         self.last = revision;
         self.edits.1 += 1;
