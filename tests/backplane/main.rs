@@ -84,7 +84,8 @@ conformance! {
         a_message_older_than_the_log_can_be_changed,
         pages_of_changed_messages_are_limited_by_bytes,
         a_series_of_changes_and_messages_keeps_its_order,
-        unarchived_entries_are_read_as_they_are_stored;
+        unarchived_entries_are_read_as_they_are_stored,
+        a_slice_tells_of_changes_and_replies;
     bus:
         events_arrive_in_order_exactly_once,
         an_ended_subscription_delivers_no_events,

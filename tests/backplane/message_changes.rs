@@ -388,3 +388,32 @@ pub async fn unarchived_entries_are_read_as_they_are_stored(fixture: Fixture) {
         (EntryKind::Pointer, &change.record)
     );
 }
+
+pub async fn a_slice_tells_of_changes_and_replies(fixture: Fixture) {
+    let node = fixture.start(limits()).await;
+    let sent = Sent::append(&*node.log, "root").await;
+    let traces = async || {
+        let (room, limit) = (room(ROOM), usize::MAX);
+        let slice = node
+            .log
+            .read(&room, Window::Newest, 1, limit)
+            .await
+            .unwrap();
+        (slice.traces.has_changes, slice.traces.last_reply)
+    };
+    assert_eq!(traces().await, (false, 0));
+    let mut reply = message(ROOM, "bob", "reply");
+    reply.thread = Some(sent.message.id);
+    node.log.append(&reply, None).await.unwrap();
+    assert_eq!(traces().await, (false, 2));
+    node.log.expect_changes(&room(ROOM)).await.unwrap();
+    assert_eq!(traces().await, (true, 2));
+    announce(&node, &sent.edit("new")).await;
+    let read = node.log.announced_forms(&room(ROOM), &[1, 2]).await;
+    let read = read.unwrap();
+    let versions: Vec<_> = read.forms.values().map(|form| form.version).collect();
+    assert_eq!((versions, read.oldest), (vec![3], 1));
+    let unknown = room("unknown");
+    node.log.expect_changes(&unknown).await.unwrap();
+    assert_eq!(node.log.heads(&[unknown]).await.unwrap(), [None]);
+}
