@@ -101,7 +101,8 @@ pub struct Connections {
     scheduler: WriteScheduler,
     users: UserConnections,
     counters: Counters,
-    /// Turns of the checks of rights after resets and late announcements: a mass of them leaves the database to requests.
+    /// Bounds the checks of rights after resets and late announcements: many of them must leave
+    /// connections of the database to requests.
     rechecks: Semaphore,
     /// The log lines about connections.
     log: Arc<LineBudget>,
