@@ -78,12 +78,15 @@ CREATE TABLE IF NOT EXISTS hubbub_mentions (
     KEY hubbub_mentions_seq (room_no, seq)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- How far users have read rooms.
+-- How far users have read rooms. announced_row: the last row of the outbox that announces the position.
+-- announce_after: the earliest time of the next one.
 CREATE TABLE IF NOT EXISTS hubbub_positions (
     room_no INT NOT NULL,
     read_seq BIGINT NOT NULL,
     user_id VARBINARY(128) NOT NULL,
     at BIGINT NOT NULL,
+    announced_row BIGINT,
+    announce_after BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, room_no),
     KEY hubbub_positions_seq (room_no, read_seq)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

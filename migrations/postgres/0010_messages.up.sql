@@ -82,12 +82,15 @@ CREATE TABLE IF NOT EXISTS hubbub_mentions (
 
 CREATE INDEX IF NOT EXISTS hubbub_mentions_seq ON hubbub_mentions (room_no, seq);
 
--- How far users have read rooms.
+-- How far users have read rooms. announced_row: the last row of the outbox that announces the position.
+-- announce_after: the earliest time of the next one.
 CREATE TABLE IF NOT EXISTS hubbub_positions (
     room_no INT NOT NULL,
     read_seq BIGINT NOT NULL,
     user_id TEXT COLLATE "C" NOT NULL,
     at BIGINT NOT NULL,
+    announced_row BIGINT,
+    announce_after BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, room_no)
 );
 

@@ -97,8 +97,11 @@ impl Change {
         "chat_updated",
         "member_added",
         "member_removed",
-        "read",
+        Self::POSITION_EVENT,
     ];
+
+    /// The name of the event that announces how far the feed's user has read a room.
+    pub const POSITION_EVENT: &str = "read";
 
     /// The names of the events that take something away. They are published before those of other rooms.
     pub const URGENT_EVENTS: [&str; 2] = ["session_ended", "member_removed"];

@@ -12,6 +12,7 @@ mod jobs;
 mod metrics;
 mod overdue;
 mod payloads;
+mod positions;
 mod progress;
 mod publications;
 mod publish;
@@ -30,6 +31,7 @@ use crate::backplane::{Lifecycle, RoomLog};
 use crate::domain::RoomId;
 use crate::store::{MessageStore, Outbox, OutboxRow, StoreError};
 use crate::telemetry::meter::Counter;
+use positions::Positions;
 use rooms::Rooms;
 
 pub use jobs::{Job, JobError, JobRunner, JobSettings};
@@ -86,6 +88,27 @@ struct Claimed {
     rooms: Vec<(RoomId, Vec<OutboxRow>)>,
 }
 
+impl Claimed {
+    fn of(rows: Vec<OutboxRow>) -> Self {
+        let mut claimed = Self {
+            count: rows.len(),
+            rooms: Vec::new(),
+        };
+        let mut places: HashMap<RoomId, usize> = HashMap::new();
+        for row in rows {
+            let Some(room) = row.room.clone() else {
+                continue;
+            };
+            let place = *places.entry(room.clone()).or_insert(claimed.rooms.len());
+            if place == claimed.rooms.len() {
+                claimed.rooms.push((room, Vec::new()));
+            }
+            claimed.rooms[place].1.push(row);
+        }
+        claimed
+    }
+}
+
 impl Worker {
     /// A worker for this outbox, with these messages, and this log.
     pub fn new(
@@ -127,10 +150,12 @@ impl Worker {
     /// or postponed.
     pub async fn run_until(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let mut rooms = Rooms::new(self.clone());
+        let mut positions = Positions::new(self.clone());
         while !*stopped.borrow() {
             // Rows are not claimed in vain: they are due as soon as the log is back.
             let pause = if self.lifecycle.is_up() {
-                rooms.start_due().await
+                let pause = rooms.start_due().await;
+                pause.min(positions.start_due().await)
             } else {
                 DOWN_INTERVAL
             };
@@ -140,10 +165,12 @@ impl Worker {
                 () = self.outbox.added() => {}
                 // Later rows of its room are due now.
                 () = rooms.one_ended() => {}
+                () = positions.one_ended() => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {}
             }
         }
         rooms.all_ended().await;
+        positions.all_ended().await;
     }
 
     /// Claims at most so many of the rows that are due, by room. A claim writes to the database, also if
@@ -166,23 +193,7 @@ impl Worker {
     }
 
     async fn claim(&self, limit: usize) -> Result<Claimed, StoreError> {
-        let rows = self.outbox.claim(limit, LEASE).await?;
-        let mut claimed = Claimed {
-            count: rows.len(),
-            rooms: Vec::new(),
-        };
-        let mut places: HashMap<RoomId, usize> = HashMap::new();
-        for row in rows {
-            let Some(room) = row.room.clone() else {
-                continue;
-            };
-            let place = *places.entry(room.clone()).or_insert(claimed.rooms.len());
-            if place == claimed.rooms.len() {
-                claimed.rooms.push((room, Vec::new()));
-            }
-            claimed.rooms[place].1.push(row);
-        }
-        Ok(claimed)
+        Ok(Claimed::of(self.outbox.claim(limit, LEASE).await?))
     }
 
     /// Publishes at most a batch of the rows that are due, room by room. Returns how many were claimed.

@@ -39,6 +39,15 @@ pub(super) struct Position {
 }
 
 impl Progress {
+    /// Adds the progress of another room.
+    pub fn add(&mut self, other: Self) {
+        self.published.extend(other.published);
+        self.changes.extend(other.changes);
+        self.skipped.extend(other.skipped);
+        self.failed.extend(other.failed);
+        self.postponed = self.postponed.take().or(other.postponed);
+    }
+
     pub fn fail(&mut self, row: &OutboxRow, reason: impl Into<String>) {
         self.failed.push((row.claim(), reason.into()));
     }

@@ -13,7 +13,7 @@ use crate::domain::RoomId;
 use crate::store::{OutboxRow, StoreError};
 
 /// The time that is left of a lease when its rows are not published any more.
-const LEASE_MARGIN: Duration = Duration::from_secs(5);
+pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 impl Worker {
     /// Publishes the rows of one room, in their order, up to the first one that must wait.
@@ -47,7 +47,7 @@ impl Worker {
 
     /// Removes the rows that an earlier attempt has published, as far as the log's keys may not show that
     /// any more: one search for all rows of the room.
-    async fn skip_published(
+    pub(super) async fn skip_published(
         &self,
         room: &RoomId,
         left: &mut VecDeque<Announcement>,
@@ -89,7 +89,7 @@ impl Worker {
 
     /// Publishes the first of the remaining rows, in their order: as many as can be rendered now, up to the
     /// first one that must wait or can never be published.
-    async fn announce_part(
+    pub(super) async fn announce_part(
         &self,
         room: &RoomId,
         left: &mut VecDeque<Announcement>,

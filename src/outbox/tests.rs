@@ -1,6 +1,7 @@
 //! Tests of the worker on an embedded log and an outbox of their own.
 
 mod messages;
+mod positions;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ use crate::backplane::{
     Appended, BackplaneError, BackplaneKind, BackplaneLimits, Counters, NewChange, Slice, Window,
     change_record, memory,
 };
-use crate::domain::{Head, NewMessage};
+use crate::domain::{Change, Head, NewMessage};
 use crate::store::testing::{FakeMessages, MessageCalls};
 use crate::store::{Claim, OutboxId, Result, RowState};
 
@@ -40,10 +41,33 @@ impl Rows {
         self.leased.lock().clear();
     }
 
-    fn free(&self) -> Vec<OutboxId> {
+    /// The rows that announce positions, or the others, as far as they are free.
+    fn free(&self, are_positions: bool) -> Vec<OutboxId> {
         let leased = self.leased.lock();
-        let ids = self.left().into_iter();
-        ids.filter(|id| !leased.contains(id)).collect()
+        let rows = self.rows.lock();
+        let is_free = |row: &&OutboxRow| {
+            (row.kind == Change::POSITION_EVENT) == are_positions && !leased.contains(&row.id)
+        };
+        rows.iter().filter(is_free).map(|row| row.id).collect()
+    }
+
+    fn claim_of(&self, are_positions: bool, limit: usize) -> Vec<OutboxRow> {
+        self.claims.fetch_add(1, Ordering::SeqCst);
+        let free = self.free(are_positions);
+        let mut rows = self.rows.lock();
+        let free = rows.iter_mut().filter(|row| free.contains(&row.id));
+        let claimed = free.take(limit).map(|row| {
+            row.attempts += 1;
+            row.clone()
+        });
+        let claimed: Vec<OutboxRow> = claimed.collect();
+        self.leased.lock().extend(claimed.iter().map(|row| row.id));
+        claimed
+    }
+
+    fn is_due(&self, are_positions: bool) -> Option<Duration> {
+        let is_due = !self.free(are_positions).is_empty();
+        is_due.then_some(Duration::ZERO)
     }
 
     fn remove(&self, done: &[Claim]) -> Result<()> {
@@ -74,17 +98,11 @@ impl Outbox for Rows {
     }
 
     async fn claim(&self, limit: usize, _: Duration) -> Result<Vec<OutboxRow>> {
-        self.claims.fetch_add(1, Ordering::SeqCst);
-        let free = self.free();
-        let mut rows = self.rows.lock();
-        let free = rows.iter_mut().filter(|row| free.contains(&row.id));
-        let claimed = free.take(limit).map(|row| {
-            row.attempts += 1;
-            row.clone()
-        });
-        let claimed: Vec<OutboxRow> = claimed.collect();
-        self.leased.lock().extend(claimed.iter().map(|row| row.id));
-        Ok(claimed)
+        Ok(self.claim_of(false, limit))
+    }
+
+    async fn claim_positions(&self, limit: usize, _: Duration) -> Result<Vec<OutboxRow>> {
+        Ok(self.claim_of(true, limit))
     }
 
     async fn done(&self, done: &[Claim]) -> Result<()> {
@@ -104,8 +122,11 @@ impl Outbox for Rows {
     }
 
     async fn next_due(&self) -> Result<Option<Duration>> {
-        let is_due = !self.free().is_empty();
-        Ok(is_due.then_some(Duration::ZERO))
+        Ok(self.is_due(false))
+    }
+
+    async fn next_due_position(&self) -> Result<Option<Duration>> {
+        Ok(self.is_due(true))
     }
 
     async fn has_waiting(&self, _: &RoomId) -> Result<bool> {
@@ -259,8 +280,8 @@ async fn published_by(log: &dyn RoomLog, row: OutboxId) -> usize {
 /// A log with faults, which counts.
 struct TestLog {
     inner: Arc<dyn RoomLog>,
-    /// Never announces to this room.
-    hanging: Option<RoomId>,
+    /// Never announces to these rooms.
+    hanging: HashSet<RoomId>,
     /// Refuses to announce these.
     refused: Mutex<HashSet<Uuid>>,
     reads: AtomicUsize,
@@ -272,7 +293,7 @@ impl TestLog {
     fn new(inner: Arc<dyn RoomLog>) -> Self {
         Self {
             inner,
-            hanging: None,
+            hanging: HashSet::new(),
             refused: Mutex::default(),
             reads: AtomicUsize::new(0),
             announced: Mutex::default(),
@@ -310,7 +331,7 @@ impl RoomLog for TestLog {
         room: &RoomId,
         changes: &[NewChange],
     ) -> (Vec<Appended>, crate::backplane::Result<()>) {
-        if Some(room) == self.hanging.as_ref() {
+        if self.hanging.contains(room) {
             std::future::pending::<()>().await;
         }
         self.announced.lock().push(changes.to_vec());
@@ -368,7 +389,7 @@ async fn a_room_that_hangs_holds_up_no_other() {
     ];
     let (_, outbox, inner) = worker(rows, Duration::from_secs(60));
     let log = Arc::new(TestLog {
-        hanging: Some(hanging),
+        hanging: HashSet::from([hanging]),
         ..TestLog::new(inner)
     });
     let worker = worker_on(log, outbox.clone(), Duration::from_secs(60));

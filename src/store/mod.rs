@@ -54,7 +54,8 @@ pub use messages::{
 };
 pub use outbox::{Claim, NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use positions::{
-    NewPosition, PositionStore, ReadPosition, RoomUnread, UNREAD_CAP, Unread, UserThread,
+    NewPosition, POSITIONS_INTERVAL_MS, PositionStore, ReadPosition, RoomUnread, UNREAD_CAP,
+    Unread, UserThread,
 };
 pub use recovery::{MailRow, NewOneTimeToken, PasswordReset, RecoveryStore, TokenPurpose};
 pub use retention::{RetentionClaim, RetentionRun};

@@ -84,11 +84,22 @@ pub trait Outbox: Send + Sync {
     /// are due.
     ///
     /// Rooms with an urgent row ([`Change::URGENT_EVENTS`](crate::domain::Change::URGENT_EVENTS)) come
-    /// first, then rows in their order. No room has more than a part of the claim.
+    /// first, then rows in their order. No room has more than a part of the claim. Rows that announce
+    /// positions are left out, also of the order of their rooms: see
+    /// [`claim_positions`](Self::claim_positions).
     ///
     /// # Errors
     /// `Unavailable`: rows may be claimed; they are due again after the lease.
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>>;
+
+    /// As [`claim`](Self::claim), for the rows that announce positions of users
+    /// ([`Change::POSITION_EVENT`](crate::domain::Change::POSITION_EVENT)): their payloads have the
+    /// positions of now. They have no order among each other or with other rows, so that many readers
+    /// hold up nothing else.
+    ///
+    /// # Errors
+    /// `Unavailable`, as for `claim`.
+    async fn claim_positions(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>>;
 
     /// Removes rows that are carried out. A claim that has ended, because the row was claimed again or is
     /// done, has no effect; the same holds for the next two calls. Rows that announce changes of messages are
@@ -110,12 +121,18 @@ pub trait Outbox: Send + Sync {
     /// `Unavailable`.
     async fn fail(&self, claim: Claim, reason: &str) -> Result<()>;
 
-    /// How long until a row with a room can be claimed, as far as is known; `None` without one that waits.
-    /// Zero if one can be claimed now. Only reads.
+    /// How long until [`claim`](Self::claim) finds a row, as far as is known; `None` without one that waits.
+    /// Zero if it finds one now. Only reads.
     ///
     /// # Errors
     /// `Unavailable`.
     async fn next_due(&self) -> Result<Option<Duration>>;
+
+    /// The same for [`claim_positions`](Self::claim_positions).
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn next_due_position(&self) -> Result<Option<Duration>>;
 
     /// Whether rows of the room wait to be published.
     ///

@@ -12,6 +12,9 @@ use crate::domain::{RoomId, Timestamp, UserId};
 /// The number at which unread messages are no longer counted.
 pub const UNREAD_CAP: u64 = 1000;
 
+/// The least time between two announcements of a user's positions in a room, in milliseconds.
+pub const POSITIONS_INTERVAL_MS: u64 = 1000;
+
 /// The unread messages of a room or thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unread {
@@ -82,8 +85,10 @@ pub struct UserThread {
 /// The positions of users.
 #[async_trait]
 pub trait PositionStore: Send + Sync {
-    /// Raises the position of a user in a room; never lowers it. If it moves and the user has a feed, the
-    /// row that announces it to the feed is a part of the transaction.
+    /// Raises the position of a user in a room; never lowers it. If it moves and the user has a feed, a row
+    /// of the outbox announces it there, due at once or [`POSITIONS_INTERVAL_MS`] after the one before. As
+    /// long as no worker has claimed that row, it serves all positions that come
+    /// ([`Outbox::claim_positions`](super::Outbox::claim_positions)).
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.

@@ -20,6 +20,8 @@ pub(super) const CHECK_CLAIM: &str = "check_claim";
 pub(super) const RETENTION_CLAIM: &str = "retention_claim";
 /// Locked while rows of the outbox are claimed.
 pub(super) const OUTBOX_CLAIM: &str = "outbox_claim";
+/// Locked while announcements of positions are claimed.
+pub(super) const POSITIONS_CLAIM: &str = "positions_claim";
 /// Locked while an admin changes the role or the usability of an account.
 pub(super) const LAST_ADMIN: &str = "last_admin";
 /// Locked while jobs are claimed.

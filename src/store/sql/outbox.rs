@@ -16,6 +16,7 @@ use super::dialect::{Dialect, exact_parts};
 use super::fault::{Fault, Outcome};
 use super::meta::{self, OUTBOX_CLAIM};
 use super::store::SqlStore;
+use super::unread;
 use super::value::{Arg, Text, args};
 use crate::domain::RoomId;
 use crate::store::{Claim, NewRow, Outbox, OutboxId, OutboxRow, Result, RowState};
@@ -139,6 +140,21 @@ async fn lock_free(conn: &mut Conn, ids: &[OutboxId]) -> Outcome<HashSet<OutboxI
     Ok(free.into_iter().map(|(id,)| id).collect())
 }
 
+/// Claims those of these rows that no other transaction has locked, now, until a time. For rows that have
+/// no order.
+pub(super) async fn claim_free(
+    conn: &mut Conn,
+    ids: &[OutboxId],
+    now: i64,
+    until: i64,
+) -> Outcome<Vec<OutboxRow>> {
+    let free = lock_free(conn, ids).await?;
+    let free: Vec<OutboxId> = ids.iter().copied().filter(|id| free.contains(id)).collect();
+    let rows = load(conn, &free, now).await?;
+    lease(conn, &rows, now, until).await?;
+    Ok(rows.into_iter().map(|row| loaded(row, 1, now)).collect())
+}
+
 /// The rows that are free, without those behind a row of their room that is not.
 fn without_later_ones(rows: Vec<Row>, free: &HashSet<OutboxId>) -> Vec<Row> {
     let mut closed: HashSet<Option<String>> = HashSet::new();
@@ -200,6 +216,10 @@ impl Outbox for SqlStore {
             .await
     }
 
+    async fn claim_positions(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>> {
+        unread::claim_announcements(self, limit, millis(lease)).await
+    }
+
     async fn done(&self, claims: &[Claim]) -> Result<()> {
         const DELETE: &str = "DELETE FROM hubbub_outbox \
             WHERE attempts = ? AND state = 0 AND id IN ({list})";
@@ -231,6 +251,14 @@ impl Outbox for SqlStore {
                 })
             })
             .await
+    }
+
+    async fn next_due_position(&self) -> Result<Option<Duration>> {
+        let next = self
+            .db()
+            .read(|conn| Box::pin(unread::next_due_announcement(conn)));
+        let wait = |wait: i64| Duration::from_millis(u64::try_from(wait).unwrap_or(0));
+        Ok(next.await?.map(wait))
     }
 
     async fn has_waiting(&self, room: &RoomId) -> Result<bool> {

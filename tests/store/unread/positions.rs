@@ -1,15 +1,21 @@
 //! Positions of users in rooms.
 
+use std::time::Duration;
+
 use hubbub::domain::UserId;
 use hubbub::store::{
-    ArchiveStore as _, ArchivedEntry, NewPosition, Outbox as _, PositionStore, ReadPosition,
+    ArchiveStore as _, ArchivedEntry, NewPosition, Outbox, OutboxRow, PositionStore, ReadPosition,
     StoredKind, Unread,
 };
 
 use crate::fixture::{TestStore, entry, in_room, room};
 
 crate::on_every_database!(
-    a_position_is_raised_and_set_and_announced_to_the_feed,
+    a_position_is_raised_and_set,
+    one_row_announces_the_positions_of_a_second,
+    a_row_has_nothing_to_announce_without_its_position,
+    positions_hold_up_no_other_row,
+    many_calls_at_once_leave_one_row,
     a_room_that_the_archive_does_not_know_has_positions,
     only_the_first_join_sets_a_position,
     a_count_ends_at_a_thousand,
@@ -46,7 +52,7 @@ async fn unread_in(test: &TestStore, user: &str, name: &str) -> Unread {
     found[0].unread
 }
 
-async fn a_position_is_raised_and_set_and_announced_to_the_feed(test: &TestStore) {
+async fn a_position_is_raised_and_set(test: &TestStore) {
     test.fill("r", 1..=10).await;
     let read = raise(test, &position("bob", "r", 4)).await;
     assert_eq!(
@@ -67,36 +73,114 @@ async fn a_position_is_raised_and_set_and_announced_to_the_feed(test: &TestStore
         ..position("guest", "r", 5)
     };
     raise(test, &without).await;
-    let rows = test.store.list(0, 10).await.unwrap();
-    let rows: Vec<_> = rows.into_iter().map(|row| row.row).collect();
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            (
-                row.room.as_ref().unwrap().as_str(),
-                row.kind.as_str(),
-                row.payload.as_str(),
-            )
-        })
-        .collect();
-    let expected = [
-        (
-            "user:bob",
-            r#"{"target_room_id":"r","last_read_seq":4,"unread":6}"#,
-        ),
-        (
-            "user:bob",
-            r#"{"target_room_id":"r","last_read_seq":2,"unread":8}"#,
-        ),
-        (
-            "user:ann",
-            r#"{"target_room_id":"r","last_read_seq":1,"unread":0}"#,
-        ),
-    ];
+    // Each of the two users with a feed has one row.
+    assert_eq!(test.store.list(0, 10).await.unwrap().len(), 2);
+}
+
+const LEASE: Duration = Duration::from_secs(60);
+const BOB: &str = "0190b0b0-0000-7000-8000-000000000b0b";
+
+/// Claims the positions that are due. Their feeds and payloads.
+async fn claimed(test: &TestStore) -> Vec<OutboxRow> {
+    test.store.claim_positions(100, LEASE).await.unwrap()
+}
+
+fn payloads(rows: &[OutboxRow]) -> Vec<&str> {
+    rows.iter().map(|row| row.payload.as_str()).collect()
+}
+
+async fn wait(test: &TestStore) -> Duration {
+    test.store.next_due_position().await.unwrap().unwrap()
+}
+
+async fn one_row_announces_the_positions_of_a_second(test: &TestStore) {
+    test.fill("r", 1..=10).await;
+    for seq in 1..=4 {
+        raise(test, &position(BOB, "r", seq)).await;
+    }
+    // The first after a quiet second is due at once, with the newest position.
+    assert_eq!(wait(test).await, Duration::ZERO);
+    let first = claimed(test).await;
+    let expected = r#"{"target_room_id":"r","last_read_seq":4,"unread":6}"#;
+    assert_eq!(payloads(&first), [expected]);
+    let room = first[0].room.as_ref().unwrap();
+    assert_eq!(room.as_str(), format!("user:{BOB}"));
+    assert_eq!(first[0].kind, "read");
+    // The next ones don't change the row that was claimed. They have a row that is due later.
+    raise(test, &position(BOB, "r", 5)).await;
+    test.store.set(&position(BOB, "r", 2)).await.unwrap();
+    raise(test, &position(BOB, "s", 1)).await;
+    let other = claimed(test).await;
+    let expected = r#"{"target_room_id":"s","last_read_seq":1,"unread":0}"#;
     assert_eq!(
-        rows,
-        expected.map(|(room, payload)| (room, "read", payload))
+        payloads(&other),
+        [expected],
+        "another room waits for nothing"
     );
+    let later = wait(test).await;
+    assert!(
+        !later.is_zero() && later <= Duration::from_secs(1),
+        "{later:?}"
+    );
+    test.execute("UPDATE hubbub_outbox SET due_at = due_at - 1000")
+        .await;
+    let second = claimed(test).await;
+    let expected = r#"{"target_room_id":"r","last_read_seq":2,"unread":8}"#;
+    assert_eq!(payloads(&second), [expected]);
+    let claims: Vec<_> = [first, other, second].concat();
+    let claims: Vec<_> = claims.iter().map(OutboxRow::claim).collect();
+    Outbox::done(&test.store, &claims).await.unwrap();
+    assert_eq!(test.store.list(0, 10).await.unwrap().len(), 0);
+    assert_eq!(test.store.next_due_position().await.unwrap(), None);
+}
+
+async fn a_row_has_nothing_to_announce_without_its_position(test: &TestStore) {
+    test.fill("r", 1..=3).await;
+    raise(test, &position(BOB, "r", 1)).await;
+    test.execute("DELETE FROM hubbub_positions").await;
+    assert_eq!(claimed(test).await, []);
+    assert_eq!(test.store.list(0, 10).await.unwrap().len(), 0);
+}
+
+async fn positions_hold_up_no_other_row(test: &TestStore) {
+    test.fill("r", 1..=3).await;
+    raise(test, &position(BOB, "r", 1)).await;
+    let feed = format!("user:{BOB}");
+    for (room, kind) in [("r", "message_deleted"), (&feed, "session_ended")] {
+        test.execute(&format!(
+            "INSERT INTO hubbub_outbox (room_id, type, payload) VALUES ('{room}', '{kind}', '{{}}')"
+        ))
+        .await;
+    }
+    let positions = claimed(test).await;
+    assert_eq!(positions.len(), 1);
+    // Also not in the same feed, while another worker publishes the position.
+    let others = test.store.claim(100, LEASE).await.unwrap();
+    let mut kinds: Vec<&str> = others.iter().map(|row| row.kind.as_str()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["message_deleted", "session_ended"]);
+    raise(test, &position(BOB, "s", 1)).await;
+    assert_eq!(test.store.next_due().await.unwrap(), None);
+    assert_eq!(test.store.claim(100, LEASE).await.unwrap(), []);
+    assert_eq!(claimed(test).await.len(), 1);
+}
+
+/// Each position is announced: by the row that is there, or by one that is added.
+async fn many_calls_at_once_leave_one_row(test: &TestStore) {
+    test.fill("r", 1..=40).await;
+    let mut calls = Vec::new();
+    for seq in 1..=40 {
+        let store = test.store.clone();
+        calls.push(tokio::spawn(async move {
+            PositionStore::read(&store, &position(BOB, "r", seq)).await
+        }));
+    }
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    let rows = claimed(test).await;
+    let expected = r#"{"target_room_id":"r","last_read_seq":40,"unread":0}"#;
+    assert_eq!(payloads(&rows), [expected]);
 }
 
 async fn a_message_that_mentions_a_user_twice_counts_once(test: &TestStore) {
@@ -149,23 +233,23 @@ async fn only_the_first_join_sets_a_position(test: &TestStore) {
 
 async fn a_count_ends_at_a_thousand(test: &TestStore) {
     test.fill("r", 1..=1001).await;
-    let joined = [(UserId::trusted("bob"), room("r"), 0)];
+    let joined = [(UserId::trusted(BOB), room("r"), 0)];
     test.store.joined(&joined).await.unwrap();
     let capped = Unread {
         count: 1000,
         is_capped: true,
     };
     for _ in 0..2 {
-        assert_eq!(unread_in(test, "bob", "r").await, capped);
-        test.store.set(&position("bob", "r", 1)).await.unwrap();
-        assert_eq!(unread_in(test, "bob", "r").await, exactly(1000));
-        let back = test.store.set(&position("bob", "r", 0)).await.unwrap();
+        assert_eq!(unread_in(test, BOB, "r").await, capped);
+        test.store.set(&position(BOB, "r", 1)).await.unwrap();
+        assert_eq!(unread_in(test, BOB, "r").await, exactly(1000));
+        let back = test.store.set(&position(BOB, "r", 0)).await.unwrap();
         assert_eq!(back.unread, capped);
         while test.store.project_unread(&[room("r")]).await.unwrap() {}
     }
-    let rows = test.store.list(0, 10).await.unwrap();
+    let rows = claimed(test).await;
     let payload = r#"{"target_room_id":"r","last_read_seq":0,"unread":1000,"capped":true}"#;
-    assert_eq!(rows[1].row.payload, payload);
+    assert_eq!(payloads(&rows), [payload]);
 }
 
 async fn a_missing_number_holds_up_the_projection_of_new_entries(test: &TestStore) {

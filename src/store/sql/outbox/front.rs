@@ -2,7 +2,8 @@
 //!
 //! Rows of one room are chosen in their order. Rooms with an urgent row come first, and then all rooms
 //! in the order of their rows. A room has a bounded part of a claim, so that a flood in one room, or a
-//! room that must wait, holds up no other.
+//! room that must wait, holds up no other. Rows that announce positions have no order, and are chosen by
+//! themselves.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -28,6 +29,14 @@ const MAX_LEFT_OUT: usize = 500;
 
 /// A row that waits: `id, room_id, due_at, lease_until, attempts`.
 type Waiting = (i64, Text, i64, i64, i64);
+
+/// The condition for rows that don't announce a position. As a `CASE` it keeps the databases from an index
+/// of the types.
+macro_rules! in_order {
+    ($type:literal) => {
+        concat!("CASE WHEN ", $type, " = 'read' THEN 0 ELSE 1 END = 1")
+    };
+}
 
 /// The rows that are chosen.
 pub(super) struct Selection {
@@ -108,15 +117,22 @@ impl Selection {
 pub(super) async fn choose_urgent(conn: &mut Conn, selection: &mut Selection) -> Outcome<()> {
     // A room is left out if its first row is claimed or postponed. `state + 0` keeps the databases from
     // an index of the state, which most rows share.
-    const ROOMS: &str = "SELECT u.room_id FROM \
+    const ROOMS: &str = concat!(
+        "SELECT u.room_id FROM \
             (SELECT id, room_id FROM hubbub_outbox \
              WHERE state = 0 AND type IN (?, ?) AND room_id IS NOT NULL ORDER BY id LIMIT ?) u \
         WHERE 0 = (SELECT CASE WHEN e.lease_until > ? OR e.due_at > ? THEN 1 ELSE 0 END \
              FROM hubbub_outbox e WHERE e.room_id = u.room_id AND e.state + 0 = 0 \
-             AND (e.attempts > 0 OR e.lease_until > ? OR e.due_at <= ?) ORDER BY e.id LIMIT 1) \
-        GROUP BY u.room_id ORDER BY MIN(u.id) LIMIT ?";
-    const ROWS: &str = "SELECT id, room_id, due_at, lease_until, attempts FROM hubbub_outbox \
-        WHERE room_id = ? AND state + 0 = 0 ORDER BY id LIMIT ?";
+             AND (e.attempts > 0 OR e.lease_until > ? OR e.due_at <= ?) AND ",
+        in_order!("e.type"),
+        " ORDER BY e.id LIMIT 1) GROUP BY u.room_id ORDER BY MIN(u.id) LIMIT ?"
+    );
+    const ROWS: &str = concat!(
+        "SELECT id, room_id, due_at, lease_until, attempts FROM hubbub_outbox \
+         WHERE room_id = ? AND state + 0 = 0 AND ",
+        in_order!("type"),
+        " ORDER BY id LIMIT ?"
+    );
     let [one, other] = Change::URGENT_EVENTS;
     let now = selection.now;
     let most = (selection.limit / 2).max(1);
@@ -141,11 +157,18 @@ pub(super) async fn choose_urgent(conn: &mut Conn, selection: &mut Selection) ->
 /// Chooses rows in their order, as many as the selection still takes.
 pub(super) async fn choose_in_order(conn: &mut Conn, selection: &mut Selection) -> Outcome<()> {
     // `NOT (…)` keeps SQLite from an index of the state: the primary key has the order.
-    const WINDOW: &str = "SELECT id, room_id, due_at, lease_until, attempts FROM hubbub_outbox \
-        WHERE id > ? AND NOT (state <> 0) AND room_id IS NOT NULL ORDER BY id LIMIT ?";
-    const WINDOW_WITHOUT: &str = "SELECT id, room_id, due_at, lease_until, attempts FROM hubbub_outbox \
-        WHERE id > ? AND NOT (state <> 0) AND room_id IS NOT NULL AND room_id NOT IN ({list}) \
-        ORDER BY id LIMIT ?";
+    const WINDOW: &str = concat!(
+        "SELECT id, room_id, due_at, lease_until, attempts FROM hubbub_outbox \
+         WHERE id > ? AND NOT (state <> 0) AND room_id IS NOT NULL AND ",
+        in_order!("type"),
+        " ORDER BY id LIMIT ?"
+    );
+    const WINDOW_WITHOUT: &str = concat!(
+        "SELECT id, room_id, due_at, lease_until, attempts FROM hubbub_outbox \
+         WHERE id > ? AND NOT (state <> 0) AND room_id IS NOT NULL AND ",
+        in_order!("type"),
+        " AND room_id NOT IN ({list}) ORDER BY id LIMIT ?"
+    );
     let mut after = 0;
     let mut window = selection.limit.clamp(MIN_WINDOW, MAX_WINDOW);
     while !selection.is_full() {

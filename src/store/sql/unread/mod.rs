@@ -15,6 +15,7 @@
 //! transaction on rows that exist ([`messages`](super::messages) lists their order); locks of several
 //! rooms are taken in the order of their numbers.
 
+mod announcements;
 mod behind;
 mod block;
 mod changes;
@@ -26,6 +27,9 @@ mod threads;
 
 use async_trait::async_trait;
 
+pub(in crate::store::sql) use announcements::{
+    claim as claim_announcements, next_due as next_due_announcement,
+};
 pub(super) use behind::Behind;
 pub(in crate::store::sql) use changes::{entries_added, entries_cut, message_deleted};
 pub(super) use project::{LATE_AGE, project, project_next};
@@ -40,15 +44,11 @@ use positions::Direction;
 #[async_trait]
 impl PositionStore for SqlStore {
     async fn read(&self, position: &NewPosition) -> Result<ReadPosition> {
-        let read = positions::move_to(self, position, Direction::Up).await?;
-        self.announce_rows();
-        Ok(read)
+        positions::move_to(self, position, Direction::Up).await
     }
 
     async fn set(&self, position: &NewPosition) -> Result<ReadPosition> {
-        let set = positions::move_to(self, position, Direction::Any).await?;
-        self.announce_rows();
-        Ok(set)
+        positions::move_to(self, position, Direction::Any).await
     }
 
     async fn read_thread(

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
 use uuid::Uuid;
 
+use super::announcements::{self, Announced};
 use super::count;
 use crate::domain::{RoomId, Timestamp, UserId};
 use crate::store::sql::accounts::{loaded_time, now};
@@ -13,10 +13,9 @@ use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::dialect::exact_parts;
 use crate::store::sql::fault::{Fault, Outcome};
-use crate::store::sql::outbox;
 use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::{Text, args};
-use crate::store::{NewPosition, NewRow, ReadPosition, Result};
+use crate::store::{NewPosition, ReadPosition, Result};
 
 /// The positions that one transaction adds.
 const POSITIONS_PER_TRANSACTION: usize = 200;
@@ -28,14 +27,11 @@ pub(super) enum Direction {
     Any,
 }
 
-/// The payload of a row that announces a position to the user's feed.
-#[derive(Serialize)]
-struct ReadRow<'a> {
-    target_room_id: &'a str,
-    last_read_seq: i64,
-    unread: u64,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    capped: bool,
+/// A position, as its row has it.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    seq: i64,
+    announced: Announced,
 }
 
 pub(super) async fn move_to(
@@ -48,22 +44,24 @@ pub(super) async fn move_to(
         let position = position.clone();
         Box::pin(async move { move_in(conn, &position, direction).await })
     });
-    moved.await
+    let (read, has_row) = moved.await?;
+    if has_row {
+        store.announce_rows();
+    }
+    Ok(read)
 }
 
 async fn move_in(
     conn: &mut Conn,
     position: &NewPosition,
     direction: Direction,
-) -> Outcome<ReadPosition> {
-    const MOVE: &str = "UPDATE hubbub_positions SET read_seq = ?, at = ? \
-        WHERE user_id = ? AND room_no = ?";
+) -> Outcome<(ReadPosition, bool)> {
     let user = &position.user;
     let room_no = archive::room_number(conn, &position.room).await?;
     let stored = lock(conn, user, room_no).await?;
     let hidden = bound(position.hidden_seq);
     let present = match stored {
-        Some(seq) => seq,
+        Some(stored) => stored.seq,
         None => joined_seq(conn, position).await?,
     };
     let present = present.max(hidden);
@@ -72,42 +70,50 @@ async fn move_in(
         Direction::Any => bound(position.seq).max(hidden),
     };
     let has_moved = wanted != present;
-    if has_moved {
-        let now = now(conn).await?;
-        if stored.is_none() {
-            add(conn, user, room_no, wanted, now).await?;
-            // Waits for another call that has added it, whose position counts.
-            let added = lock(conn, user, room_no).await?;
-            if added != Some(wanted) {
-                return Err(Fault::Again(
-                    "another call has moved the position".to_owned(),
-                ));
-            }
-        } else {
-            let values = args![wanted, now, user.as_str(), room_no];
-            conn.run(MOVE, values).await?;
-        }
-    }
+    let has_row = has_moved && store_moved(conn, position, (room_no, wanted), stored).await?;
     let unread = count::at_position(conn, user, room_no, wanted).await?;
-    if has_moved && position.has_feed {
-        let payload = ReadRow {
-            target_room_id: position.room.as_str(),
-            last_read_seq: wanted,
-            unread: unread.count,
-            capped: unread.is_capped,
-        };
-        let row = NewRow {
-            room: Some(RoomId::personal(user)),
-            kind: "read".to_owned(),
-            payload: serde_json::to_string(&payload).expect("a payload always serialises"),
-        };
-        outbox::add(conn, vec![row]).await?;
-    }
-    Ok(ReadPosition {
+    let read = ReadPosition {
         last_read_seq: u64::try_from(wanted).unwrap_or(0),
         unread,
         has_moved,
-    })
+    };
+    Ok((read, has_row))
+}
+
+/// Stores a position that has moved. Returns whether a row was added to the outbox.
+async fn store_moved(
+    conn: &mut Conn,
+    position: &NewPosition,
+    (room_no, wanted): (i64, i64),
+    stored: Option<Stored>,
+) -> Outcome<bool> {
+    const MOVE: &str = "UPDATE hubbub_positions \
+        SET read_seq = ?, at = ?, announced_row = ?, announce_after = ? \
+        WHERE user_id = ? AND room_no = ?";
+    let user = &position.user;
+    let now = now(conn).await?;
+    if stored.is_none() {
+        add(conn, user, room_no, wanted, now).await?;
+        // Waits for another call that has added it, whose position counts.
+        let added = lock(conn, user, room_no).await?;
+        if added.is_none_or(|added| added.seq != wanted) {
+            return Err(Fault::Again(
+                "another call has moved the position".to_owned(),
+            ));
+        }
+    }
+    let announced = stored.map(|stored| stored.announced).unwrap_or_default();
+    let new = if position.has_feed {
+        announcements::announce(conn, (user, &position.room), announced, now).await?
+    } else {
+        None
+    };
+    if stored.is_some() || new.is_some() {
+        let Announced { last, next_at } = new.unwrap_or(announced);
+        let values = args![wanted, now, last, next_at, user.as_str(), room_no];
+        conn.run(MOVE, values).await?;
+    }
+    Ok(new.is_some())
 }
 
 /// A number of a client: a larger one than any that a room can have counts as the largest.
@@ -115,11 +121,15 @@ fn bound(seq: u64) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX / 2).min(i64::MAX / 2)
 }
 
-async fn lock(conn: &mut Conn, user: &UserId, room_no: i64) -> Outcome<Option<i64>> {
-    const LOCK: &str = "SELECT read_seq FROM hubbub_positions \
+async fn lock(conn: &mut Conn, user: &UserId, room_no: i64) -> Outcome<Option<Stored>> {
+    const LOCK: &str = "SELECT read_seq, announced_row, announce_after FROM hubbub_positions \
         WHERE user_id = ? AND room_no = ? {for_update}";
-    let found: Option<(i64,)> = conn.first(LOCK, args![user.as_str(), room_no]).await?;
-    Ok(found.map(|(seq,)| seq))
+    type Row = (i64, Option<i64>, i64);
+    let found: Option<Row> = conn.first(LOCK, args![user.as_str(), room_no]).await?;
+    Ok(found.map(|(seq, last, next_at)| Stored {
+        seq,
+        announced: Announced { last, next_at },
+    }))
 }
 
 async fn add(conn: &mut Conn, user: &UserId, room_no: i64, seq: i64, now: i64) -> Outcome<()> {
