@@ -88,7 +88,7 @@ CREATE TABLE IF NOT EXISTS hubbub_positions (
     announced_row BIGINT,
     announce_after BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (user_id, room_no),
-    KEY hubbub_positions_seq (room_no, read_seq)
+    KEY hubbub_positions_room (room_no, user_id)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- How far users have read threads.

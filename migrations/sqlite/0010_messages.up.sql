@@ -94,7 +94,7 @@ CREATE TABLE IF NOT EXISTS hubbub_positions (
     PRIMARY KEY (user_id, room_no)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX IF NOT EXISTS hubbub_positions_seq ON hubbub_positions (room_no, read_seq);
+CREATE INDEX IF NOT EXISTS hubbub_positions_room ON hubbub_positions (room_no, user_id);
 
 -- How far users have read threads.
 CREATE TABLE IF NOT EXISTS hubbub_thread_positions (

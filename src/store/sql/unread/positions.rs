@@ -188,6 +188,11 @@ async fn joined_in(conn: &mut Conn, users: &[(UserId, RoomId, u64)]) -> Outcome<
     Ok(())
 }
 
+/// In the order of an index, so that all pages together read each position of the room once.
+const READERS: &str = "SELECT user_id, read_seq, at FROM hubbub_positions \
+    WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) AND read_seq >= ? \
+    AND user_id > ? ORDER BY user_id LIMIT ?";
+
 pub(super) async fn readers(
     db: &Db,
     room: &RoomId,
@@ -195,9 +200,6 @@ pub(super) async fn readers(
     after: Option<&UserId>,
     limit: usize,
 ) -> Result<Vec<(UserId, u64, Timestamp)>> {
-    const READERS: &str = "SELECT user_id, read_seq, at FROM hubbub_positions \
-        WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?) AND read_seq >= ? \
-        AND user_id > ? ORDER BY user_id LIMIT ?";
     let after = after.map_or("", |user| user.as_str());
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let values = args![room.as_str(), bound(seq), after, limit];
@@ -207,4 +209,24 @@ pub(super) async fn readers(
         (UserId::trusted(&user.0), seq, loaded_time(at))
     };
     Ok(found.into_iter().map(reader).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sql::{DatabaseUrl, Settings};
+
+    #[tokio::test]
+    async fn a_page_of_readers_sorts_nothing() {
+        let url = DatabaseUrl::parse("sqlite::memory:").unwrap();
+        let store = SqlStore::open(&Settings::new(url)).await.unwrap();
+        let plan: &'static str = format!("EXPLAIN QUERY PLAN {READERS}").leak();
+        let values = args!["r", 1_i64, "ann", 10_i64];
+        type Step = (i64, i64, i64, Text);
+        let steps: Vec<Step> = store.db().all(plan, values).await.unwrap();
+        let steps: Vec<String> = steps.into_iter().map(|step| step.3.0).collect();
+        let plan = steps.join("\n");
+        assert!(plan.contains("(room_no=? AND user_id>?)"), "{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+    }
 }
