@@ -32,7 +32,8 @@ pub struct Typing {
     pub typing: bool,
 }
 
-/// A notice that a user has read a room up to a number. It is sent to current subscribers and not stored.
+/// A notice that a user has read a room up to a number, or has marked later messages as unread. It is sent
+/// to current subscribers and not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadReceipt {
     /// The room.
@@ -41,6 +42,22 @@ pub struct ReadReceipt {
     pub user: UserId,
     /// The last number that the user has read.
     pub last_read_seq: u64,
+    /// The connections that it is for.
+    pub audience: ReceiptAudience,
+}
+
+/// The connections in a room that a read receipt is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptAudience {
+    /// Those of other users.
+    Others,
+    /// The user's own. For users without a personal feed, which has the position of others.
+    Own {
+        /// The number of later messages.
+        unread: u64,
+        /// Whether there are more.
+        is_capped: bool,
+    },
 }
 
 /// An event that was published to a topic.

@@ -40,7 +40,7 @@ pub mod resolved_entry;
 mod unarchived;
 
 pub use applied_change::AppliedChange;
-pub use bus::{Bus, BusEvent, BusSink, BusTopic, ReadReceipt, Typing};
+pub use bus::{Bus, BusEvent, BusSink, BusTopic, ReadReceipt, ReceiptAudience, Typing};
 pub use commit::{Commit, OnCommit, PendingCommit};
 pub use editable_record::EditableRecord;
 pub use hot_log::{

@@ -43,7 +43,7 @@ use requests::{JoinRequest, WatchRequest, stopped};
 use worker::Worker;
 
 pub use crate::backplane::change_record::{self, Parts as ChangeParts};
-pub use crate::backplane::{Entry, EntryKind, ReadReceipt, Typing};
+pub use crate::backplane::{Entry, EntryKind, ReadReceipt, ReceiptAudience, Typing};
 pub use chat_feeds::ChatFeed;
 pub use counters::DeliveryCounters;
 pub use gate::Gate;

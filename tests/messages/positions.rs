@@ -125,3 +125,32 @@ async fn the_first_join_of_an_open_room_sets_the_position_to_its_head() {
     client.await_event("read_receipt").await;
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_a_user_without_an_account_get_the_position() {
+    // Too many occupants for receipts: the user's own connections get the position nonetheless.
+    let node = node(&[("RECEIPTS_LIMIT", "1")]).await;
+    let ann = occupant(&node, "ann", "lobby").await;
+    let (bob, other) = (
+        occupant(&node, "bob", "lobby").await,
+        occupant(&node, "bob", "lobby").await,
+    );
+    for content in ["1", "2", "3"] {
+        send(&ann, "lobby", content).await;
+    }
+    bob.done("read", json!({"room_id": "lobby", "seq": 2}))
+        .await;
+    for client in [&bob, &other] {
+        let read = client.await_event("read").await;
+        let expected = json!({"room_id": "lobby", "last_read_seq": 2, "unread": 1});
+        assert_eq!(read, expected, "not numbered");
+    }
+    // A position that does not move is not announced.
+    bob.done("read", json!({"room_id": "lobby", "seq": 1}))
+        .await;
+    bob.done("typing", json!({"room_id": "lobby"})).await;
+    ann.await_event("user_typing").await;
+    assert_eq!((other.count("read"), ann.count("read")), (1, 0));
+    assert_eq!(ann.count("read_receipt"), 0);
+    node.stop().await;
+}

@@ -7,7 +7,8 @@
 //! C<version> <previous> <J|L|R> <total> <length of user>\n<user><name>   a membership change
 //! S<version> <previous> <online> <last seen>\n<name>                a status change
 //! T<typing> <length of user>\n<user><name>                          a typing notice
-//! r<last number that was read>\n<user>                              a read receipt
+//! r<last number that was read>\n<user>                              a read receipt, for other users
+//! u<last number that was read> <unread> <capped>\n<user>            a read receipt, for the user's connections
 //! D\n<user>                                                         close all connections of a user
 //! ```
 //!
@@ -18,7 +19,9 @@
 use bytes::Bytes;
 
 use super::entry_kind;
-use crate::backplane::{BusEvent, BusTopic, Entry, EntryKind, ReadReceipt, Typing, message_form};
+use crate::backplane::{
+    BusEvent, BusTopic, Entry, EntryKind, ReadReceipt, ReceiptAudience, Typing, message_form,
+};
 use crate::domain::{ChangeKind, Epoch, OnlineStatus, RoomChange, Timestamp, UserId, Username};
 
 /// Decodes an event that arrived on the topic's channel; `None` if it isn't in a known format.
@@ -60,6 +63,16 @@ pub(super) fn decode(topic: &BusTopic, payload: &Bytes) -> Option<BusEvent> {
             room: room.clone(),
             user: UserId::trusted(std::str::from_utf8(&payload[body..]).ok()?),
             last_read_seq: number(words.next())?,
+            audience: ReceiptAudience::Others,
+        })),
+        (b'u', BusTopic::Room(room)) => Some(BusEvent::Receipt(ReadReceipt {
+            room: room.clone(),
+            user: UserId::trusted(std::str::from_utf8(&payload[body..]).ok()?),
+            last_read_seq: number(words.next())?,
+            audience: ReceiptAudience::Own {
+                unread: number(words.next())?,
+                is_capped: words.next()? == "1",
+            },
         })),
         (b'P', BusTopic::Room(room)) => {
             let mut entry = entry(EntryKind::Pointer, &mut words, Bytes::new())?;
@@ -124,7 +137,13 @@ pub(super) fn encode_typing(typing: &Typing) -> Bytes {
 
 /// Encodes a read receipt. An older node ignores the letter, as it is no upper-case one.
 pub(super) fn encode_receipt(receipt: &ReadReceipt) -> Bytes {
-    format!("r{}\n{}", receipt.last_read_seq, receipt.user).into()
+    let (seq, user) = (receipt.last_read_seq, &receipt.user);
+    match receipt.audience {
+        ReceiptAudience::Others => format!("r{seq}\n{user}").into(),
+        ReceiptAudience::Own { unread, is_capped } => {
+            format!("u{seq} {unread} {}\n{user}", u8::from(is_capped)).into()
+        }
+    }
 }
 
 /// The kind of change for which the scripts write this letter.
@@ -160,15 +179,19 @@ mod tests {
 
     #[test]
     fn a_receipt_is_decoded_as_it_was_encoded() {
-        let receipt = ReadReceipt {
-            room: RoomId::trusted("lobby"),
-            user: UserId::trusted("ann \u{1f600}"),
-            last_read_seq: 7,
-        };
-        assert_eq!(
-            decode(&lobby(), &encode_receipt(&receipt)),
-            Some(BusEvent::Receipt(receipt))
-        );
+        let own = |unread, is_capped| ReceiptAudience::Own { unread, is_capped };
+        for audience in [ReceiptAudience::Others, own(3, false), own(1000, true)] {
+            let receipt = ReadReceipt {
+                room: RoomId::trusted("lobby"),
+                user: UserId::trusted("ann \u{1f600}"),
+                last_read_seq: 7,
+                audience,
+            };
+            assert_eq!(
+                decode(&lobby(), &encode_receipt(&receipt)),
+                Some(BusEvent::Receipt(receipt))
+            );
+        }
     }
 
     #[test]

@@ -25,7 +25,9 @@ use super::context::Context;
 use super::feed::Subscription;
 use super::requests::JoinRequest;
 use super::{Event, SharedEvent};
-use crate::backplane::{Changes, Joined, ReadReceipt, Result, Roster, Slice, Typing, Window};
+use crate::backplane::{
+    Changes, Joined, ReadReceipt, ReceiptAudience, Result, Roster, Slice, Typing, Window,
+};
 use crate::domain::{ConnId, Head, RoomChange, RoomId};
 use changes::ChangeCursor;
 use messages::LogCursor;
@@ -210,13 +212,14 @@ impl RoomFeed {
         }
     }
 
-    /// Delivers a read receipt to every live connection of other users. The user's own connections learn of
-    /// the position from the personal feed.
+    /// Delivers a read receipt to every live connection that it is for: of other users, or of the user.
     pub fn on_receipt(&self, receipt: ReadReceipt) {
         let user = receipt.user.clone();
+        let is_for_others = receipt.audience == ReceiptAudience::Others;
         let shared = SharedEvent::new(Event::Receipt(receipt));
         for occupant in self.occupants.live() {
-            if *occupant.outlet.user() != user {
+            let is_other = *occupant.outlet.user() != user;
+            if is_other == is_for_others {
                 occupant.outlet.deliver(&shared);
             }
         }

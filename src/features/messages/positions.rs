@@ -23,6 +23,7 @@ impl Messages {
         if read.has_moved {
             self.send_receipt(permit.room(), &by.user, read.last_read_seq)
                 .await;
+            self.send_position(permit.room(), by, &read).await;
         }
         Ok(read)
     }
@@ -38,7 +39,11 @@ impl Messages {
         seq: u64,
     ) -> Result<ReadPosition, Refusal> {
         let position = self.position(permit, by, seq.saturating_sub(1)).await?;
-        self.positions.set(&position).await.map_err(refused)
+        let set = self.positions.set(&position).await.map_err(refused)?;
+        if set.has_moved {
+            self.send_position(permit.room(), by, &set).await;
+        }
+        Ok(set)
     }
 
     /// The user has read the thread up to the reply `seq`.

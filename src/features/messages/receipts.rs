@@ -1,4 +1,4 @@
-//! Which rooms are small enough for read receipts.
+//! Notices of positions that have moved, which are not stored.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::Messages;
 use super::mentions::chat_of;
-use crate::backplane::ReadReceipt;
+use super::{Messages, ReadingUser};
+use crate::backplane::{ReadReceipt, ReceiptAudience};
 use crate::domain::{Refusal, RoomId, UserId};
-use crate::store::UNREAD_CAP;
+use crate::store::{ReadPosition, UNREAD_CAP};
 
 /// How long the size of a room is used without another look.
 const LIFETIME: Duration = Duration::from_secs(10);
@@ -33,6 +33,7 @@ impl Messages {
             room: room.clone(),
             user: user.clone(),
             last_read_seq,
+            audience: ReceiptAudience::Others,
         };
         let sent = async {
             if self.is_small(room, limit).await? {
@@ -42,6 +43,31 @@ impl Messages {
         };
         if let Err(error) = sent.await {
             tracing::debug!(%error, "a read receipt is lost");
+        }
+    }
+
+    /// Notifies the connections in the room of a user without an account, whose position no feed announces.
+    /// A notice that fails is lost.
+    pub(super) async fn send_position(
+        &self,
+        room: &RoomId,
+        by: &ReadingUser,
+        position: &ReadPosition,
+    ) {
+        if by.has_account {
+            return;
+        }
+        let receipt = ReadReceipt {
+            room: room.clone(),
+            user: by.user.clone(),
+            last_read_seq: position.last_read_seq,
+            audience: ReceiptAudience::Own {
+                unread: position.unread.count,
+                is_capped: position.unread.is_capped,
+            },
+        };
+        if let Err(error) = self.messaging.publish_receipt(&receipt).await {
+            tracing::debug!(%error, "a position is not announced");
         }
     }
 

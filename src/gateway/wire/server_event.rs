@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::acks::{StatusJson, to_json};
-use crate::delivery::{ChangeParts, Entry, EntryKind, Event};
+use crate::delivery::{ChangeParts, Entry, EntryKind, Event, ReadReceipt, ReceiptAudience};
 use crate::domain::ChangeKind;
 
 /// Every event that the server sends, with its name on the wire.
@@ -47,7 +47,7 @@ server_events! {
     MessageUnpinned = "message_unpinned";
     /// A user in a room has read it.
     ReadReceipt = "read_receipt";
-    /// The user's own position in a room, in the personal feed.
+    /// The user's own position in a room: in the personal feed, or by itself for users without one.
     Read = "read";
     /// A room's occupants.
     RoomUsers = "room_users";
@@ -96,6 +96,15 @@ struct Receipt<'a> {
     room_id: &'a str,
     user_id: &'a str,
     last_read_seq: u64,
+}
+
+#[derive(Serialize)]
+struct OwnPosition<'a> {
+    room_id: &'a str,
+    last_read_seq: u64,
+    unread: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    capped: bool,
 }
 
 #[derive(Serialize)]
@@ -215,6 +224,28 @@ fn encode_change(envelope: Envelope, entry: &Entry) -> String {
     text
 }
 
+fn encode_receipt(envelope: Envelope, receipt: &ReadReceipt) -> String {
+    match receipt.audience {
+        ReceiptAudience::Others => {
+            let payload = Receipt {
+                room_id: receipt.room.as_str(),
+                user_id: receipt.user.as_str(),
+                last_read_seq: receipt.last_read_seq,
+            };
+            envelope.encode(ServerEvent::ReadReceipt, &payload)
+        }
+        ReceiptAudience::Own { unread, is_capped } => {
+            let payload = OwnPosition {
+                room_id: receipt.room.as_str(),
+                last_read_seq: receipt.last_read_seq,
+                unread,
+                capped: is_capped,
+            };
+            envelope.encode(ServerEvent::Read, &payload)
+        }
+    }
+}
+
 /// The event in that envelope.
 #[must_use]
 pub fn encode_event(envelope: Envelope, event: &Event) -> String {
@@ -250,14 +281,7 @@ pub fn encode_event(envelope: Envelope, event: &Event) -> String {
             };
             envelope.encode(ServerEvent::UserTyping, &payload)
         }
-        Event::Receipt(receipt) => {
-            let payload = Receipt {
-                room_id: receipt.room.as_str(),
-                user_id: receipt.user.as_str(),
-                last_read_seq: receipt.last_read_seq,
-            };
-            envelope.encode(ServerEvent::ReadReceipt, &payload)
-        }
+        Event::Receipt(receipt) => encode_receipt(envelope, receipt),
         Event::OnlineStatus { status, initial } => {
             let event = if status.online {
                 ServerEvent::UserOnline
@@ -290,7 +314,7 @@ pub fn encode_event(envelope: Envelope, event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::{ReadReceipt, Typing};
+    use crate::delivery::Typing;
     use crate::domain::{
         Epoch, Head, OnlineStatus, RoomChange, RoomId, Timestamp, UserId, Username,
     };
@@ -366,8 +390,21 @@ mod tests {
                     room: room.clone(),
                     user: user.clone(),
                     last_read_seq: 7,
+                    audience: ReceiptAudience::Others,
                 }),
                 r#"2["read_receipt",{"room_id":"lobby","user_id":"ann","last_read_seq":7}]"#,
+            ),
+            (
+                Event::Receipt(ReadReceipt {
+                    room: room.clone(),
+                    user: user.clone(),
+                    last_read_seq: 7,
+                    audience: ReceiptAudience::Own {
+                        unread: 2,
+                        is_capped: false,
+                    },
+                }),
+                r#"2["read",{"room_id":"lobby","last_read_seq":7,"unread":2}]"#,
             ),
             (
                 Event::OnlineStatus {
