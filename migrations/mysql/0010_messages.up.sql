@@ -103,10 +103,13 @@ CREATE TABLE IF NOT EXISTS hubbub_thread_positions (
 
 -- projected_seq: hubbub_unread_blocks has the messages of a room up to it. capped_seq: of a user that has read up
 -- to it, or less, so many messages are unread that they are no longer counted; -1 if there is no such number.
+-- seen_seq, seen_at: at this time the room had an entry of this number, behind a number that was missing.
 CREATE TABLE IF NOT EXISTS hubbub_unread_rooms (
     room_no INT NOT NULL PRIMARY KEY,
     projected_seq BIGINT NOT NULL DEFAULT 0,
-    capped_seq BIGINT NOT NULL DEFAULT -1
+    capped_seq BIGINT NOT NULL DEFAULT -1,
+    seen_seq BIGINT NOT NULL DEFAULT 0,
+    seen_at BIGINT NOT NULL DEFAULT 0
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- The messages that count as unread, neither deleted nor replies, in blocks of 512 numbers. map: which numbers

@@ -109,10 +109,13 @@ CREATE INDEX IF NOT EXISTS hubbub_thread_positions_root ON hubbub_thread_positio
 
 -- projected_seq: hubbub_unread_blocks has the messages of a room up to it. capped_seq: of a user that has read up
 -- to it, or less, so many messages are unread that they are no longer counted; -1 if there is no such number.
+-- seen_seq, seen_at: at this time the room had an entry of this number, behind a number that was missing.
 CREATE TABLE IF NOT EXISTS hubbub_unread_rooms (
     room_no INTEGER NOT NULL PRIMARY KEY,
     projected_seq INTEGER NOT NULL DEFAULT 0,
-    capped_seq INTEGER NOT NULL DEFAULT -1
+    capped_seq INTEGER NOT NULL DEFAULT -1,
+    seen_seq INTEGER NOT NULL DEFAULT 0,
+    seen_at INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 -- The messages that count as unread, neither deleted nor replies, in blocks of 512 numbers. map: which numbers

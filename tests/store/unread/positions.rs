@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use hubbub::domain::UserId;
+use hubbub::domain::{RoomId, UserId};
 use hubbub::store::{
-    ArchiveStore as _, ArchivedEntry, NewPosition, Outbox, OutboxRow, PositionStore, ReadPosition,
+    ArchiveStore as _, ArchivedEntry, Fence, NewPosition, Outbox, OutboxRow, PositionStore, ReadPosition,
     StoredKind, Unread,
 };
 
@@ -21,6 +21,9 @@ crate::on_every_database!(
     a_count_ends_at_a_thousand,
     a_message_that_mentions_a_user_twice_counts_once,
     a_missing_number_holds_up_the_projection_of_new_entries,
+    clocks_that_differ_lose_no_message,
+    a_late_message_is_counted_whatever_its_time,
+    numbers_that_are_lost_hold_up_a_projection_for_a_minute_together,
     readers_are_those_that_have_read_so_far,
 );
 
@@ -274,6 +277,78 @@ async fn a_missing_number_holds_up_the_projection_of_new_entries(test: &TestStor
     };
     test.commit(&in_room("r", &[change, at(5)])).await;
     assert_eq!(unread_in(test, "bob", "r").await, exactly(4));
+}
+
+/// Messages that were numbered so many milliseconds ago, by the clock of a log that differs.
+fn numbered(ago: i64, seqs: &[u64]) -> Vec<(RoomId, ArchivedEntry)> {
+    let now = hubbub::domain::Timestamp::now().0;
+    let at = hubbub::domain::Timestamp(now.saturating_add_signed(-ago));
+    let entry = |seq: &u64| ArchivedEntry { at, ..entry(*seq) };
+    in_room("r", &seqs.iter().map(entry).collect::<Vec<_>>())
+}
+
+async fn project(test: &TestStore) {
+    while test.store.project_unread(&[room("r")]).await.unwrap() {}
+}
+
+/// The missing numbers of the room have been missing for a minute more.
+async fn a_minute_later(test: &TestStore) {
+    test.execute("UPDATE hubbub_unread_rooms SET seen_at = seen_at - 60000")
+        .await;
+    project(test).await;
+}
+
+async fn projected(test: &TestStore) -> Vec<String> {
+    let text = "SELECT CAST(projected_seq AS CHAR(5)) FROM hubbub_unread_rooms";
+    let lines = test.lines(text).await;
+    lines.iter().map(|line| line.trim().to_owned()).collect()
+}
+
+async fn clocks_that_differ_lose_no_message(test: &TestStore) {
+    let joined = [(UserId::trusted("bob"), room("r"), 0)];
+    test.commit(&numbered(90_000, &[1, 3])).await;
+    test.store.joined(&joined).await.unwrap();
+    project(test).await;
+    assert_eq!(projected(test).await, ["1"]);
+    // A first attempt, which does not look at the projection.
+    test.commit(&numbered(90_000, &[2])).await;
+    project(test).await;
+    assert_eq!(projected(test).await, ["3"]);
+    assert_eq!(unread_in(test, "bob", "r").await, exactly(3));
+}
+
+async fn a_late_message_is_counted_whatever_its_time(test: &TestStore) {
+    let joined = [(UserId::trusted("bob"), room("r"), 0)];
+    test.commit(&numbered(-90_000, &[1, 3, 5])).await;
+    test.store.joined(&joined).await.unwrap();
+    project(test).await;
+    // It is not passed yet, but may be before the transaction ends.
+    test.execute("UPDATE hubbub_unread_rooms SET seen_at = seen_at - 50000")
+        .await;
+    let late = |seq| numbered(-90_000, &[seq]);
+    let mut writer = test.store.writer(0);
+    writer.commit_with(&late(2), Fence::EpochEnds).await.unwrap();
+    a_minute_later(test).await;
+    assert_eq!(projected(test).await, ["5"]);
+    assert_eq!(unread_in(test, "bob", "r").await, exactly(4));
+    writer.commit_with(&late(4), Fence::EpochEnds).await.unwrap();
+    project(test).await;
+    assert_eq!(unread_in(test, "bob", "r").await, exactly(5));
+}
+
+async fn numbers_that_are_lost_hold_up_a_projection_for_a_minute_together(test: &TestStore) {
+    test.commit(&numbered(0, &[1, 3, 5, 7, 8])).await;
+    project(test).await;
+    assert_eq!(projected(test).await, ["1"]);
+    test.commit(&numbered(0, &[10])).await;
+    a_minute_later(test).await;
+    assert_eq!(projected(test).await, ["8"], "9 was not missing then");
+    a_minute_later(test).await;
+    assert_eq!(projected(test).await, ["10"]);
+    // Old entries need no such time.
+    test.commit(&numbered(4_000_000, &[20])).await;
+    project(test).await;
+    assert_eq!(projected(test).await, ["20"]);
 }
 
 async fn readers_are_those_that_have_read_so_far(test: &TestStore) {

@@ -14,7 +14,6 @@ use super::numbers::{KnownNumbers, Numbers};
 use super::projection::{self, Flagged};
 use super::{epochs, gaps, rooms};
 use crate::domain::{Epoch, RoomId};
-use crate::store::sql::accounts::now;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::{Db, backoff, out_of_time};
 use crate::store::sql::dialect::Dialect;
@@ -181,8 +180,7 @@ impl SqlWriter {
             let keys: Vec<Key> = inserted.places.iter().filter_map(Place::key).collect();
             gaps::narrow(conn, &keys).await?;
             let messages = message_keys(entries, &inserted.places);
-            let late = late(conn, messages).await?;
-            unread::entries_added(conn, late).await?;
+            unread::entries_added(conn, messages).await?;
         }
         conn.commit().await?;
         for ((room, epoch), numbers) in &resolved {
@@ -239,17 +237,6 @@ fn message_keys(entries: &Entries, places: &[Place]) -> Vec<((i64, i64), u64)> {
         (entry.kind == StoredKind::MESSAGE).then_some(((room_no, seq), entry.at.0))
     };
     entries.iter().zip(places).filter_map(key).collect()
-}
-
-/// The keys of the messages that may be late. Those of young ones need no lock of the unread messages.
-async fn late(conn: &mut Conn, messages: Vec<((i64, i64), u64)>) -> Outcome<Vec<(i64, i64)>> {
-    if messages.is_empty() {
-        return Ok(Vec::new());
-    }
-    let late_before = now(conn).await? - unread::LATE_AGE;
-    let is_late = |at: u64| i64::try_from(at).is_ok_and(|at| at <= late_before);
-    let late = messages.into_iter().filter(|(_, at)| is_late(*at));
-    Ok(late.map(|(key, _)| key).collect())
 }
 
 struct Inserted {

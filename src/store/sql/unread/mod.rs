@@ -32,7 +32,7 @@ pub(in crate::store::sql) use announcements::{
 };
 pub(super) use behind::Behind;
 pub(in crate::store::sql) use changes::{entries_added, entries_cut, message_deleted};
-pub(super) use project::{LATE_AGE, project, project_next};
+pub(super) use project::{project, project_next};
 
 use super::store::SqlStore;
 use crate::domain::{RoomId, Timestamp, UserId};

@@ -1,11 +1,13 @@
 //! The projection: brings the blocks of rooms up to date with their entries.
 //!
 //! It goes over the entries of a room in their order, and stops before a number that is missing: its
-//! entry may be in a commit that has not ended. It goes on after [`HOLE_AGE`], when a commit of the missing
-//! entry would be a late one, for which [`entries_added`](super::entries_added) goes back.
+//! entry may be in a commit that has not ended. It goes on [`HOLE_AGE`] after it has met the missing number
+//! first, when a commit of the entry would be a late one, for which
+//! [`entries_added`](super::entries_added) goes back. That age is measured by the database's clock alone:
+//! the times of entries are those of another clock.
 
 use super::block::{Author, Block, block_of};
-use super::rooms::{self, LockedRoom, NOT_CAPPED};
+use super::rooms::{self, LockedRoom, NOT_CAPPED, Seen};
 use crate::domain::RoomId;
 use crate::store::sql::accounts::now;
 use crate::store::sql::archive;
@@ -20,12 +22,12 @@ use crate::store::{Result, StoredKind, UNREAD_CAP};
 const ROOMS_PER_TRANSACTION: usize = 16;
 /// The entries of a room in one transaction.
 const ENTRIES_PER_ROOM: usize = 1024;
-/// The age in milliseconds at which the entry after a missing number shows that no commit of that number
-/// is under way. A first attempt to commit an entry ends long before, and each later one is fenced.
-const HOLE_AGE: i64 = 60_000;
-/// The age in milliseconds from which on a message may be late. The projection does not pass the missing
-/// number of a younger one before the transaction that adds it ends.
-pub(in crate::store::sql) const LATE_AGE: i64 = HOLE_AGE / 2;
+/// How long, in milliseconds, a number must be missing until no first attempt to commit its entry is under
+/// way: each later one is fenced.
+pub(super) const HOLE_AGE: i64 = 60_000;
+/// The age of an entry that shows the same, in milliseconds, although the clocks of the log and of the
+/// database may differ by an hour: so old entries are projected at once.
+pub(super) const OLD_AGE: i64 = 3_600_000 + HOLE_AGE;
 /// The most rooms that a reader has noted which one call projects.
 const NOTED_ROOMS: usize = 64;
 
@@ -122,11 +124,18 @@ async fn project_room(conn: &mut Conn, room: &mut LockedRoom, now: i64) -> Outco
     let values = args![room.no, room.projected, limit];
     let entries: Vec<EntryRow> = conn.all(ENTRIES, values).await?;
     let is_page_full = entries.len() == ENTRIES_PER_ROOM;
-    let before = room.projected;
+    let newest = entries.last().map_or(0, |(seq, ..)| *seq);
+    let (before, seen_before) = (room.projected, room.seen.seq);
     let mut open = OpenBlock::load(conn, room).await?;
     for (seq, at, kind, is_reply, author) in entries {
         let is_after_hole = seq > room.projected + 1;
-        if is_after_hole && now - at < HOLE_AGE {
+        if is_after_hole && !room.may_pass_hole(seq, at, now) {
+            if seq > room.seen.seq {
+                room.seen = Seen {
+                    seq: newest,
+                    at: now,
+                };
+            }
             break;
         }
         if open.number != block_of(seq) {
@@ -140,6 +149,9 @@ async fn project_room(conn: &mut Conn, room: &mut LockedRoom, now: i64) -> Outco
         room.projected = seq;
     }
     if room.projected == before {
+        if room.seen.seq != seen_before {
+            room.store(conn).await?;
+        }
         return Ok(false);
     }
     open.store(conn, room).await?;
@@ -149,6 +161,14 @@ async fn project_room(conn: &mut Conn, room: &mut LockedRoom, now: i64) -> Outco
     }
     room.store(conn).await?;
     Ok(is_page_full)
+}
+
+impl LockedRoom {
+    /// Whether the missing numbers before an entry, which was numbered at this time, may be passed.
+    fn may_pass_hole(&self, seq: i64, at: i64, now: i64) -> bool {
+        let is_long = seq <= self.seen.seq && now - self.seen.at >= HOLE_AGE;
+        is_long || now - at >= OLD_AGE
+    }
 }
 
 /// The block that the projection has come to.

@@ -22,6 +22,16 @@ pub(super) struct LockedRoom {
     /// Each user that has read up to this number, or less, has more than [`UNREAD_CAP`] unread messages.
     /// [`NOT_CAPPED`] if no such number is known.
     pub(super) capped: i64,
+    /// At this time, by the database's clock, the room had an entry of this number, behind a number that
+    /// was missing: how long any number before it has been missing at least.
+    pub(super) seen: Seen,
+}
+
+/// An entry behind a missing number.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen {
+    pub(super) seq: i64,
+    pub(super) at: i64,
 }
 
 /// Locks rooms, in the order of their numbers. The list is not empty, and has at most 500.
@@ -44,15 +54,16 @@ pub(super) async fn lock(conn: &mut Conn, room_nos: &[i64]) -> Outcome<Vec<Locke
 }
 
 async fn lock_known(conn: &mut Conn, room_nos: &[i64]) -> Outcome<Vec<LockedRoom>> {
-    const LOCK: &str = "SELECT CAST(room_no AS {bigint}), projected_seq, capped_seq \
-        FROM hubbub_unread_rooms WHERE room_no IN ({list}) ORDER BY room_no {for_update}";
+    const LOCK: &str = "SELECT CAST(room_no AS {bigint}), projected_seq, capped_seq, \
+        seen_seq, seen_at FROM hubbub_unread_rooms WHERE room_no IN ({list}) ORDER BY room_no {for_update}";
     let numbers = room_nos.iter().map(|no| Arg::from(*no));
     let (text, values) = conn.dialect().with_list(LOCK, numbers);
-    let found: Vec<(i64, i64, i64)> = conn.all_of_text(text, values).await?;
-    let room = |(no, projected, capped)| LockedRoom {
+    let found: Vec<(i64, i64, i64, i64, i64)> = conn.all_of_text(text, values).await?;
+    let room = |(no, projected, capped, seq, at)| LockedRoom {
         no,
         projected,
         capped,
+        seen: Seen { seq, at },
     };
     Ok(found.into_iter().map(room).collect())
 }
@@ -60,9 +71,10 @@ async fn lock_known(conn: &mut Conn, room_nos: &[i64]) -> Outcome<Vec<LockedRoom
 impl LockedRoom {
     /// Records the state of the room.
     pub(super) async fn store(&self, conn: &mut Conn) -> Outcome<()> {
-        const STORE: &str = "UPDATE hubbub_unread_rooms SET projected_seq = ?, capped_seq = ? \
-            WHERE room_no = ?";
-        let values = args![self.projected, self.capped, self.no];
+        const STORE: &str = "UPDATE hubbub_unread_rooms SET projected_seq = ?, capped_seq = ?, \
+            seen_seq = ?, seen_at = ? WHERE room_no = ?";
+        let Seen { seq, at } = self.seen;
+        let values = args![self.projected, self.capped, seq, at, self.no];
         conn.run(STORE, values).await.map(drop)
     }
 
