@@ -53,18 +53,29 @@ CREATE TABLE IF NOT EXISTS hubbub_pins (
     PRIMARY KEY (room_no, seq)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Replies that are not deleted. root_seq, root_user_id: the root of the thread and its author; 0 and empty if
--- the archive does not have the root.
+-- Replies that are not deleted. root_seq: the root of the thread; 0 if the archive does not have it.
 CREATE TABLE IF NOT EXISTS hubbub_replies (
     room_no INT NOT NULL,
     root_seq BIGINT NOT NULL,
     seq BIGINT NOT NULL,
     user_id VARBINARY(128) NOT NULL,
-    root_user_id VARBINARY(128) NOT NULL,
     PRIMARY KEY (room_no, root_seq, seq),
     KEY hubbub_replies_seq (room_no, seq),
-    KEY hubbub_replies_user (user_id, room_no, root_seq),
-    KEY hubbub_replies_root_user (root_user_id, room_no, root_seq)
+    KEY hubbub_replies_user (user_id, room_no, root_seq)
+) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Threads with replies that are not deleted. last_seq, last_at: the last of them. participants: a JSON array of
+-- the authors of the first replies.
+CREATE TABLE IF NOT EXISTS hubbub_threads (
+    room_no INT NOT NULL,
+    root_seq BIGINT NOT NULL,
+    replies BIGINT NOT NULL,
+    last_seq BIGINT NOT NULL,
+    last_at BIGINT NOT NULL,
+    root_user_id VARBINARY(128) NOT NULL,
+    participants TEXT NOT NULL,
+    PRIMARY KEY (room_no, root_seq),
+    KEY hubbub_threads_root_user (root_user_id, room_no, root_seq)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Users that messages mention which are not deleted. user_id: '@channel' for all members. author_id: of the

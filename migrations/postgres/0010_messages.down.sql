@@ -7,6 +7,7 @@ DROP TABLE IF EXISTS hubbub_unread_rooms;
 DROP TABLE IF EXISTS hubbub_thread_positions;
 DROP TABLE IF EXISTS hubbub_positions;
 DROP TABLE IF EXISTS hubbub_mentions;
+DROP TABLE IF EXISTS hubbub_threads;
 DROP TABLE IF EXISTS hubbub_replies;
 DROP TABLE IF EXISTS hubbub_pins;
 DROP TABLE IF EXISTS hubbub_reactions;

@@ -53,14 +53,12 @@ CREATE TABLE IF NOT EXISTS hubbub_pins (
     PRIMARY KEY (room_no, seq)
 ) STRICT, WITHOUT ROWID;
 
--- Replies that are not deleted. root_seq, root_user_id: the root of the thread and its author; 0 and empty if
--- the archive does not have the root.
+-- Replies that are not deleted. root_seq: the root of the thread; 0 if the archive does not have it.
 CREATE TABLE IF NOT EXISTS hubbub_replies (
     room_no INTEGER NOT NULL,
     root_seq INTEGER NOT NULL,
     seq INTEGER NOT NULL,
     user_id TEXT NOT NULL,
-    root_user_id TEXT NOT NULL,
     PRIMARY KEY (room_no, root_seq, seq)
 ) STRICT, WITHOUT ROWID;
 
@@ -68,7 +66,20 @@ CREATE INDEX IF NOT EXISTS hubbub_replies_seq ON hubbub_replies (room_no, seq);
 
 CREATE INDEX IF NOT EXISTS hubbub_replies_user ON hubbub_replies (user_id, room_no, root_seq);
 
-CREATE INDEX IF NOT EXISTS hubbub_replies_root_user ON hubbub_replies (root_user_id, room_no, root_seq);
+-- Threads with replies that are not deleted. last_seq, last_at: the last of them. participants: a JSON array of
+-- the authors of the first replies.
+CREATE TABLE IF NOT EXISTS hubbub_threads (
+    room_no INTEGER NOT NULL,
+    root_seq INTEGER NOT NULL,
+    replies INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    last_at INTEGER NOT NULL,
+    root_user_id TEXT NOT NULL,
+    participants TEXT NOT NULL,
+    PRIMARY KEY (room_no, root_seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS hubbub_threads_root_user ON hubbub_threads (root_user_id, room_no, root_seq);
 
 -- Users that messages mention which are not deleted. user_id: '@channel' for all members. author_id: of the
 -- message.

@@ -50,12 +50,15 @@ pub use idempotency::{
 pub use invites::{InviteStore, NewInvite};
 pub use jobs::{JobEnd, JobQueue};
 pub use messages::{
-    Announced, ChangeOutcome, ChangeRow, Changed, Changer, Deletion, EditRecord, EditedRecord, MAX_PINS, MAX_VERSIONS, MessageEdit, MessageRef, MessageState, MessageStore, MessageVersion, Pin, PublishedChange, REACTIONS_INTERVAL_MS, ReactionChange, StoredMessage, ThreadState, Unrecorded, VersionPage,
+    Announced, ChangeOutcome, ChangeRow, Changed, Changer, Deletion, EditRecord, EditedRecord,
+    MAX_PINS, MAX_VERSIONS, MessageEdit, MessageRef, MessageState, MessageStore, MessageVersion,
+    Pin, PublishedChange, REACTIONS_INTERVAL_MS, ReactionChange, StoredMessage, ThreadState,
+    Unrecorded, VersionPage,
 };
 pub use outbox::{Claim, NewRow, Outbox, OutboxId, OutboxRow, RowState};
 pub use positions::{
-    NewPosition, POSITIONS_INTERVAL_MS, PositionStore, ReadPosition, RoomUnread, UNREAD_CAP,
-    Unread, UserThread,
+    NewPosition, POSITIONS_INTERVAL_MS, PositionStore, ReadPosition, RoomUnread, ThreadCursor,
+    UNREAD_CAP, Unread, UserThread,
 };
 pub use recovery::{MailRow, NewOneTimeToken, PasswordReset, RecoveryStore, TokenPurpose};
 pub use retention::{RetentionClaim, RetentionRun};

@@ -68,6 +68,8 @@ pub struct ReadPosition {
 pub struct UserThread {
     /// The room.
     pub room: RoomId,
+    /// The number of the room in the store.
+    pub room_no: u64,
     /// The root.
     pub root: Uuid,
     /// The number of the root.
@@ -80,6 +82,29 @@ pub struct UserThread {
     pub last_read_seq: u64,
     /// Replies after it of others.
     pub unread: Unread,
+}
+
+impl UserThread {
+    /// The position of the thread in the list.
+    #[must_use]
+    pub fn cursor(&self) -> ThreadCursor {
+        ThreadCursor {
+            last_at: self.last_at,
+            room_no: self.room_no,
+            root_seq: self.root_seq,
+        }
+    }
+}
+
+/// The position of a thread in a list. No two threads have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadCursor {
+    /// When the last reply was sent.
+    pub last_at: Timestamp,
+    /// The number of the room in the store.
+    pub room_no: u64,
+    /// The number of the root.
+    pub root_seq: u64,
 }
 
 /// The positions of users.
@@ -146,14 +171,14 @@ pub trait PositionStore: Send + Sync {
     ) -> Result<Vec<(UserId, u64, Timestamp)>>;
 
     /// The threads of a user in rooms that it can read, the one with the newest reply first, after the
-    /// one with this `last_at` and `last_seq`.
+    /// one at this position.
     ///
     /// # Errors
     /// `Unavailable`, `Broken`.
     async fn threads(
         &self,
         user: &UserId,
-        before: Option<(Timestamp, u64)>,
+        before: Option<ThreadCursor>,
         limit: usize,
     ) -> Result<Vec<UserThread>>;
 }

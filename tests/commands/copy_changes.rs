@@ -82,8 +82,10 @@ async fn changes_go_around_all_databases_and_later_ones_follow() {
         "INSERT INTO hubbub_positions (user_id, room_no, read_seq, at) VALUES ('ann', 11, 7, 1); \
          INSERT INTO hubbub_thread_positions (user_id, room_no, root_seq, read_seq) \
          VALUES ('ann', 11, 2, 3); \
-         INSERT INTO hubbub_replies (room_no, root_seq, seq, user_id, root_user_id) \
-         VALUES (11, 2, 3, 'ann', 'bob')",
+         INSERT INTO hubbub_replies (room_no, root_seq, seq, user_id) VALUES (11, 2, 3, 'ann'); \
+         INSERT INTO hubbub_threads \
+         (room_no, root_seq, replies, last_seq, last_at, root_user_id, participants) \
+         VALUES (11, 2, 1, 3, 5, 'bob', '[\"ann\"]')",
     )
     .await;
     let tables = rows(&first, &room).await;

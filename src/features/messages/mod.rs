@@ -32,8 +32,8 @@ use crate::store::{
 pub use crate::backplane::Entry;
 pub use crate::backplane::message_form::encode_reactions;
 pub use crate::store::{
-    MessageState, MessageVersion, ReadPosition, RoomUnread, ThreadState, Unread, UserThread,
-    VersionPage,
+    MessageState, MessageVersion, ReadPosition, RoomUnread, ThreadCursor, ThreadState, Unread,
+    UserThread, VersionPage,
 };
 pub use change::{AnnouncedChange, Attempt, ChangeRefused, MadeChange};
 pub use changing_user::ChangingUser;

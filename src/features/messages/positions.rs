@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::{Messages, ReadingUser, message_ref, no_such_message, refused};
 use crate::domain::policy::{Permit, Reading};
-use crate::domain::{Refusal, Timestamp, UserId};
-use crate::store::{NewPosition, ReadPosition, RoomUnread, UserThread};
+use crate::domain::{Refusal, UserId};
+use crate::store::{NewPosition, ReadPosition, RoomUnread, ThreadCursor, UserThread};
 
 impl Messages {
     /// The user has read the room up to `seq`, at most up to its head. A position is never lowered.
@@ -99,7 +99,7 @@ impl Messages {
     pub async fn threads(
         &self,
         user: &UserId,
-        before: Option<(Timestamp, u64)>,
+        before: Option<ThreadCursor>,
         limit: usize,
     ) -> Result<(Vec<UserThread>, bool), Refusal> {
         let found = self.positions.threads(user, before, limit + 1).await;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hubbub::store::{ReadPosition, RoomUnread, UNREAD_CAP, Unread};
+use hubbub::domain::UserId;
+use hubbub::store::{ReadPosition, RoomUnread, ThreadState, UNREAD_CAP, Unread};
 use uuid::Uuid;
 
 use crate::fixture::room;
@@ -113,6 +114,61 @@ impl ModelRoom {
             unread: self.unread_at(user, position),
             mentions: mentions.count() as u64,
         })
+    }
+
+    /// The live replies of each thread, by the number of its root.
+    pub fn threads(&self) -> BTreeMap<u64, Vec<(u64, &ModelEntry)>> {
+        let mut threads: BTreeMap<u64, Vec<(u64, &ModelEntry)>> = BTreeMap::new();
+        for (seq, entry) in self.entries.iter().filter(|(_, entry)| entry.is_live) {
+            if let Some(root) = entry.root.filter(|root| self.entries.contains_key(root)) {
+                threads.entry(root).or_default().push((*seq, entry));
+            }
+        }
+        threads
+    }
+
+    /// What `states` has of the threads.
+    pub fn thread_states(&self) -> Vec<(u64, ThreadState)> {
+        let threads = self.threads().into_iter();
+        let state = |(root, replies): (u64, Vec<(u64, &ModelEntry)>)| {
+            let mut participants: Vec<UserId> = Vec::new();
+            for (_, reply) in &replies {
+                let author = UserId::trusted(&reply.author);
+                if participants.len() < 5 && !participants.contains(&author) {
+                    participants.push(author);
+                }
+            }
+            let last_seq = replies.last().map_or(0, |(seq, _)| *seq);
+            let replies = replies.len() as u64;
+            let state = ThreadState {
+                replies,
+                last_seq,
+                participants,
+            };
+            (root, state)
+        };
+        threads.map(state).collect()
+    }
+
+    /// The threads of a user: the number of the root, of the last reply, and unread replies.
+    pub fn user_threads(&self, user: &str) -> Vec<(u64, u64, u64)> {
+        if self.kind != ModelKind::Open && !self.members.contains_key(user) {
+            return Vec::new();
+        }
+        let hidden = self.hidden(user);
+        let mut found = Vec::new();
+        for (root, replies) in self.threads() {
+            let is_author = self.entries[&root].author == user;
+            let has_replied = replies.iter().any(|(_, reply)| reply.author == user);
+            let last = replies.last().map_or(0, |(seq, _)| *seq);
+            if (is_author || has_replied) && last > hidden {
+                let is_unread =
+                    |(seq, reply): &&(u64, &ModelEntry)| *seq > hidden && reply.author != user;
+                let unread = replies.iter().filter(is_unread).count() as u64;
+                found.push((root, last, unread.min(UNREAD_CAP)));
+            }
+        }
+        found
     }
 
     /// Moves a position, as a call of the store does.

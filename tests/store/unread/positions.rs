@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use hubbub::domain::{RoomId, UserId};
 use hubbub::store::{
-    ArchiveStore as _, ArchivedEntry, Fence, NewPosition, Outbox, OutboxRow, PositionStore, ReadPosition,
-    StoredKind, Unread,
+    ArchiveStore as _, ArchivedEntry, Fence, NewPosition, Outbox, OutboxRow, PositionStore,
+    ReadPosition, StoredKind, Unread,
 };
 
 use crate::fixture::{TestStore, entry, in_room, room};
@@ -327,11 +327,17 @@ async fn a_late_message_is_counted_whatever_its_time(test: &TestStore) {
         .await;
     let late = |seq| numbered(-90_000, &[seq]);
     let mut writer = test.store.writer(0);
-    writer.commit_with(&late(2), Fence::EpochEnds).await.unwrap();
+    writer
+        .commit_with(&late(2), Fence::EpochEnds)
+        .await
+        .unwrap();
     a_minute_later(test).await;
     assert_eq!(projected(test).await, ["5"]);
     assert_eq!(unread_in(test, "bob", "r").await, exactly(4));
-    writer.commit_with(&late(4), Fence::EpochEnds).await.unwrap();
+    writer
+        .commit_with(&late(4), Fence::EpochEnds)
+        .await
+        .unwrap();
     project(test).await;
     assert_eq!(unread_in(test, "bob", "r").await, exactly(5));
 }

@@ -123,6 +123,7 @@ impl World {
         self.check(index, &user).await;
         if self.random.below(50) == 0 {
             self.check_all(&user).await;
+            self.check_threads(index, &user).await;
         }
     }
 
@@ -162,7 +163,8 @@ impl World {
             record["mentions"] = json!(mentions);
         }
         let room = &mut self.rooms[index];
-        let mut roots = room.entries.iter().rev();
+        // A reply has a higher number than its root.
+        let mut roots = room.entries.range(..seq).rev();
         let root = roots.find(|(_, entry)| entry.is_live && entry.root.is_none());
         let root = root
             .map(|(seq, entry)| (*seq, entry.id))
@@ -351,6 +353,43 @@ impl World {
         let found = self.store.unread_in(&id, &names).await.unwrap();
         let expected: Vec<_> = room.unread(user).into_iter().collect();
         assert_eq!(found, expected, "{user} in {}", room.name);
+    }
+
+    async fn check_threads(&self, index: usize, user: &str) {
+        let checked = &self.rooms[index];
+        let states = self.store.states(&room(&checked.name), 1..=checked.last);
+        let states = states.await.unwrap().into_iter();
+        let found: Vec<_> = states
+            .filter_map(|(seq, state)| Some((seq, state.thread?)))
+            .collect();
+        assert_eq!(
+            found,
+            checked.thread_states(),
+            "threads of {}",
+            checked.name
+        );
+        let id = UserId::trusted(user);
+        let mut found = Vec::new();
+        let mut before = None;
+        loop {
+            let page = self.store.threads(&id, before, 7).await.unwrap();
+            let Some(last) = page.last() else { break };
+            before = Some(last.cursor());
+            found.extend(page.into_iter().map(|thread| {
+                let room = thread.room.as_str().to_owned();
+                (room, thread.root_seq, thread.last_seq, thread.unread.count)
+            }));
+        }
+        found.sort();
+        let mut expected = Vec::new();
+        for room in &self.rooms {
+            let threads = room.user_threads(user).into_iter();
+            expected.extend(
+                threads.map(|(root, last, unread)| (room.name.clone(), root, last, unread)),
+            );
+        }
+        expected.sort();
+        assert_eq!(found, expected, "threads of {user}");
     }
 
     pub async fn check_all(&self, user: &str) {

@@ -9,6 +9,7 @@ use super::super::messages::{InRoom, MessagesOfNode};
 use super::super::reply::Reply;
 use crate::domain::policy::Reading;
 use crate::domain::{Refusal, Timestamp, UserId};
+use crate::features::messages::ThreadCursor;
 use crate::gateway::wire::{
     MAX_SEQ, Page, PageQuery, ReadAck, ReadRequest, RoomUnreadJson, UnreadRequest, UserThreadJson,
     encode_cursor, message_id,
@@ -69,11 +70,18 @@ pub(in crate::gateway::http) async fn threads(
     QueryParameters(query): QueryParameters<PageQuery>,
 ) -> Result<Reply, Refusal> {
     let user = UserId::trusted(&caller.user.to_string());
-    let before: Option<(u64, u64)> = query.position(THREADS)?;
-    let before = before.map(|(at, seq)| (Timestamp(at), seq));
+    let before: Option<(u64, u64, u64)> = query.position(THREADS)?;
+    let before = before.map(|(at, room_no, root_seq)| ThreadCursor {
+        last_at: Timestamp(at),
+        room_no,
+        root_seq,
+    });
     let (threads, has_more) = messages.threads(&user, before, query.limit()?).await?;
     let last = threads.last().filter(|_| has_more);
-    let next = last.map(|last| encode_cursor(THREADS, &(last.last_at.0, last.last_seq)));
+    let next = last.map(|last| {
+        let last = last.cursor();
+        encode_cursor(THREADS, &(last.last_at.0, last.room_no, last.root_seq))
+    });
     let items: Vec<UserThreadJson<'_>> = threads.iter().map(UserThreadJson::from).collect();
     Ok(Reply::ok(&Page::new(items, next)))
 }

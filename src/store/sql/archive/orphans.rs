@@ -22,7 +22,7 @@ macro_rules! search {
 }
 
 /// Tables with few rows, which one statement searches.
-const SMALL_TABLES: [(&str, &str); 10] = [
+const SMALL_TABLES: [(&str, &str); 11] = [
     search!("hubbub_epochs"),
     search!("hubbub_gaps"),
     search!("hubbub_messages"),
@@ -30,6 +30,7 @@ const SMALL_TABLES: [(&str, &str); 10] = [
     search!("hubbub_reactions"),
     search!("hubbub_pins"),
     search!("hubbub_replies"),
+    search!("hubbub_threads"),
     search!("hubbub_mentions"),
     search!("hubbub_positions"),
     search!("hubbub_thread_positions"),

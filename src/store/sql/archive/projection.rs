@@ -9,6 +9,7 @@ use super::entries::check_name;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::dialect::{MAX_LIST, pad};
 use crate::store::sql::fault::Outcome;
+use crate::store::sql::unread::{self, NewReply};
 use crate::store::sql::value::{Arg, Text, args};
 use crate::store::{ArchivedEntry, StoredKind};
 
@@ -17,6 +18,7 @@ use crate::store::{ArchivedEntry, StoredKind};
 pub(super) struct Flagged {
     pub(super) room_no: i64,
     pub(super) seq: i64,
+    at: i64,
     id: Uuid,
     author: String,
     thread: Option<Uuid>,
@@ -51,6 +53,7 @@ impl Flagged {
         Some(Self {
             room_no,
             seq,
+            at: i64::try_from(entry.at.0).unwrap_or(i64::MAX),
             id: entry.id,
             author: entry.user.as_str().to_owned(),
             thread: fields.thread_id,
@@ -67,7 +70,7 @@ pub(super) async fn add(conn: &mut Conn, flagged: Vec<Flagged>, are_new: bool) -
     } else {
         unchanged(conn, flagged).await?
     };
-    add_replies(conn, &flagged).await?;
+    add_replies(conn, &flagged, are_new).await?;
     let mut mentions: Vec<Mention<'_>> = flagged
         .iter()
         .flat_map(|message| {
@@ -105,11 +108,11 @@ async fn unchanged(conn: &mut Conn, flagged: Vec<Flagged>) -> Outcome<Vec<Flagge
     Ok(flagged.into_iter().filter(is_unchanged).collect())
 }
 
-async fn add_replies(conn: &mut Conn, flagged: &[Flagged]) -> Outcome<()> {
+async fn add_replies(conn: &mut Conn, flagged: &[Flagged], are_new: bool) -> Outcome<()> {
     const ROOTS: &str = "SELECT id, CAST(room_no AS {bigint}), seq, user_id FROM hubbub_entries \
         WHERE id IN ({list})";
-    const ADD: &str = "INSERT INTO hubbub_replies (room_no, root_seq, seq, user_id, root_user_id) \
-        VALUES {rows:5} {if_absent:room_no}";
+    const ADD: &str = "INSERT INTO hubbub_replies (room_no, root_seq, seq, user_id) \
+        VALUES {rows:4} {if_absent:room_no}";
     let mut roots: Vec<Uuid> = flagged
         .iter()
         .filter_map(|message| message.thread)
@@ -119,24 +122,28 @@ async fn add_replies(conn: &mut Conn, flagged: &[Flagged]) -> Outcome<()> {
     let rows: Vec<(Uuid, i64, i64, Text)> = conn.all_of_list(ROOTS, args![], roots).await?;
     let root = |(id, room_no, seq, Text(user))| ((room_no, id), (seq, user));
     let known: AHashMap<(i64, Uuid), (i64, String)> = rows.into_iter().map(root).collect();
-    let mut replies: Vec<Vec<Arg>> = Vec::new();
+    let mut replies = Vec::new();
     for message in flagged {
         let Some(thread) = message.thread else {
             continue;
         };
         // Retention may have deleted the root, or another writer commits it now.
-        let root = known.get(&(message.room_no, thread)).cloned();
-        let (root_seq, root_user) = root.unwrap_or_default();
-        let author = message.author.as_str();
-        replies.push(args![
-            message.room_no,
+        let root = known.get(&(message.room_no, thread));
+        let (root_seq, root_author) = root.map_or((0, ""), |(seq, user)| (*seq, user.as_str()));
+        replies.push(NewReply {
+            room_no: message.room_no,
             root_seq,
-            message.seq,
-            author,
-            root_user
-        ]);
+            root_author,
+            seq: message.seq,
+            at: message.at,
+            author: &message.author,
+        });
     }
-    insert(conn, ADD, replies).await
+    let rows = replies
+        .iter()
+        .map(|reply| args![reply.room_no, reply.root_seq, reply.seq, reply.author]);
+    insert(conn, ADD, rows.collect()).await?;
+    unread::replies_added(conn, &replies, are_new).await
 }
 
 /// The key of a message, the user that it mentions, and its author.

@@ -84,12 +84,13 @@ macro_rules! message_table {
     };
 }
 
-const TABLES: [MessageTable; 7] = [
+const TABLES: [MessageTable; 8] = [
     message_table!("hubbub_messages", "seq", "room_no, seq"),
     message_table!("hubbub_message_changes", "seq", "room_no, seq, revision"),
     message_table!("hubbub_reactions", "seq", "room_no, seq, emoji, user_id"),
     message_table!("hubbub_pins", "seq", "room_no, seq"),
     message_table!("hubbub_replies", "seq", "room_no, root_seq, seq"),
+    message_table!("hubbub_threads", "root_seq", "room_no, root_seq"),
     message_table!("hubbub_mentions", "seq", "user_id, room_no, seq"),
     message_table!(
         "hubbub_thread_positions",

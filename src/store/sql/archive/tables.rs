@@ -23,8 +23,9 @@ const TABLES: &[Table] = &[
     }),
     table_of_room!("hubbub_reactions" {"seq": i64, "emoji": Text, "user_id": Text} {"at": i64}),
     table_of_room!("hubbub_pins" {"seq": i64} {"user_id": Text, "at": i64}),
-    table_of_room!("hubbub_replies" {"root_seq": i64, "seq": i64} {
-        "user_id": Text, "root_user_id": Text,
+    table_of_room!("hubbub_replies" {"root_seq": i64, "seq": i64} {"user_id": Text}),
+    table_of_room!("hubbub_threads" {"root_seq": i64} {
+        "replies": i64, "last_seq": i64, "last_at": i64, "root_user_id": Text, "participants": Text,
     }),
     table_of_room!("hubbub_mentions" {"seq": i64, "user_id": Text} {"author_id": Text}),
     table_of_room!("hubbub_positions" {"user_id": Text} {"read_seq": i64, "at": i64}),

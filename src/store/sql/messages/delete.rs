@@ -50,6 +50,7 @@ async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outco
     let values = args![by.user.as_str(), thread, target.room_no, target.seq];
     conn.run(FORGET, values).await?;
     idempotency::redact(conn, &target.entry.id.to_string()).await?;
+    unread::delete_reply(conn, (target.room_no, target.seq)).await?;
     unread::message_deleted(conn, target.room_no, target.seq).await?;
     let change = NewChange {
         kind: MessageChangeKind::Deleted,
@@ -65,10 +66,9 @@ async fn forget_content(conn: &mut Conn, target: &Target) -> Outcome<()> {
         WHERE room_no = ? AND seq = ?";
     const VERSIONS: &str = "UPDATE hubbub_message_changes SET form = 0, record = ? \
         WHERE room_no = ? AND seq = ?";
-    const OTHERS: [&str; 4] = [
+    const OTHERS: [&str; 3] = [
         "DELETE FROM hubbub_reactions WHERE room_no = ? AND seq = ?",
         "DELETE FROM hubbub_pins WHERE room_no = ? AND seq = ?",
-        "DELETE FROM hubbub_replies WHERE room_no = ? AND seq = ?",
         "DELETE FROM hubbub_mentions WHERE room_no = ? AND seq = ?",
     ];
     let (room_no, seq) = (target.room_no, target.seq);

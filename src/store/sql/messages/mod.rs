@@ -6,15 +6,15 @@
 //! | `hubbub_message_changes` | edits, with the content before each, deletions and pins |
 //! | `hubbub_reactions` | the users that have reacted, by message and emoji |
 //! | `hubbub_pins` | pinned messages |
-//! | `hubbub_replies` | replies, by the root of their thread |
+//! | `hubbub_replies` | replies, by the root of their thread; `hubbub_threads` has their totals |
 //! | `hubbub_mentions` | users that messages mention |
 //!
 //! The row of a message in `hubbub_entries` has its newest content. It is locked by each change, so that
 //! the changes of a message have one order.
 //!
 //! Transactions lock rows in one order, so that they form no deadlock: entries (by id), rows of the outbox
-//! (by id), `hubbub_messages` (by room and `seq`), `hubbub_message_changes`, and then rooms of the unread
-//! messages. A transaction may leave out any of them. New rows of the outbox, which no other transaction
+//! (by id), `hubbub_messages` (by room and `seq`), `hubbub_message_changes`, threads, and then rooms
+//! of the unread messages. A transaction may leave out any of them. New rows of the outbox, which no other transaction
 //! sees, may be added at any time.
 
 mod delete;

@@ -1,10 +1,12 @@
 //! Threads: the replies to a message.
 
-use super::{loaded, state, stored, target, user};
+use super::{loaded, state, stored, target};
+use crate::domain::UserId;
 use crate::store::sql::archive::entries::{self, EntryRow, entry_columns};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
+use crate::store::sql::unread;
 use crate::store::sql::value::{Text, args};
 use crate::store::{MessageRef, Result, StoredMessage, ThreadState};
 
@@ -15,32 +17,20 @@ pub(super) async fn in_range(
     first: i64,
     last: i64,
 ) -> Outcome<Vec<(i64, ThreadState)>> {
-    // Replies without a known root have the number 0 as that of their root.
-    const THREADS: &str = "SELECT t.root_seq, CAST(t.replies AS {bigint}), t.last_seq, t.user_id \
-        FROM (SELECT a.root_seq, a.user_id, \
-         SUM(a.replies) OVER (PARTITION BY a.root_seq) AS replies, \
-         MAX(a.last_seq) OVER (PARTITION BY a.root_seq) AS last_seq, \
-         ROW_NUMBER() OVER (PARTITION BY a.root_seq ORDER BY a.first_seq) AS place FROM \
-         (SELECT root_seq, user_id, COUNT(*) AS replies, MIN(seq) AS first_seq, \
-          MAX(seq) AS last_seq FROM hubbub_replies \
-          WHERE room_no = ? AND root_seq >= ? AND root_seq <= ? AND root_seq > 0 \
-          GROUP BY root_seq, user_id) a) t \
-        WHERE t.place <= 5 ORDER BY t.root_seq, t.place";
+    const THREADS: &str = "SELECT root_seq, replies, last_seq, participants FROM hubbub_threads \
+        WHERE room_no = ? AND root_seq >= ? AND root_seq <= ? ORDER BY root_seq";
     let values = args![room_no, first, last];
     let rows: Vec<(i64, i64, i64, Text)> = conn.all(THREADS, values).await?;
-    let mut threads: Vec<(i64, ThreadState)> = Vec::new();
-    for (root, replies, last, name) in rows {
-        match threads.last_mut() {
-            Some((of, thread)) if *of == root => thread.participants.push(user(name)),
-            _ => {
-                let thread = ThreadState {
-                    replies: loaded(replies),
-                    last_seq: loaded(last),
-                    participants: vec![user(name)],
-                };
-                threads.push((root, thread));
-            }
-        }
+    let mut threads = Vec::with_capacity(rows.len());
+    for (root, replies, last, participants) in rows {
+        let participants = unread::decode_participants(&participants.0)?;
+        let users = participants.iter().map(|user| UserId::trusted(user));
+        let thread = ThreadState {
+            replies: loaded(replies),
+            last_seq: loaded(last),
+            participants: users.collect(),
+        };
+        threads.push((root, thread));
     }
     Ok(threads)
 }

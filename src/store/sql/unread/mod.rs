@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `hubbub_positions` | how far users have read rooms |
 //! | `hubbub_thread_positions` | the same of threads |
+//! | `hubbub_threads` | the number of replies of each thread, and the last one |
 //! | `hubbub_unread_rooms` | how far the blocks of a room go |
 //! | `hubbub_unread_blocks` | the messages that count as unread, in blocks |
 //!
@@ -11,7 +12,8 @@
 //! blocks ([`block`]) and, behind the last projected number, from the entries themselves. [`project()`]
 //! brings the blocks up to date, off the path of a commit.
 //!
-//! The row of a room in `hubbub_unread_rooms` is the lock of its blocks. It is the last lock of a
+//! The row of a thread is the lock of its totals, and the row of a room in `hubbub_unread_rooms` that of its
+//! blocks. They are, in this order, the last locks of a
 //! transaction on rows that exist ([`messages`](super::messages) lists their order); locks of several
 //! rooms are taken in the order of their numbers.
 
@@ -23,6 +25,7 @@ mod count;
 mod positions;
 mod project;
 mod rooms;
+mod thread_totals;
 mod threads;
 
 use async_trait::async_trait;
@@ -33,11 +36,15 @@ pub(in crate::store::sql) use announcements::{
 pub(super) use behind::Behind;
 pub(in crate::store::sql) use changes::{entries_added, entries_cut, message_deleted};
 pub(super) use project::{project, project_next};
+pub(in crate::store::sql) use thread_totals::{
+    NewReply, decode as decode_participants, delete_reply, replies_added,
+};
 
 use super::store::SqlStore;
 use crate::domain::{RoomId, Timestamp, UserId};
 use crate::store::{
-    MessageRef, NewPosition, PositionStore, ReadPosition, Result, RoomUnread, UserThread,
+    MessageRef, NewPosition, PositionStore, ReadPosition, Result, RoomUnread, ThreadCursor,
+    UserThread,
 };
 use positions::Direction;
 
@@ -85,7 +92,7 @@ impl PositionStore for SqlStore {
     async fn threads(
         &self,
         user: &UserId,
-        before: Option<(Timestamp, u64)>,
+        before: Option<ThreadCursor>,
         limit: usize,
     ) -> Result<Vec<UserThread>> {
         threads::page(self.db(), user, before, limit).await

@@ -8,7 +8,9 @@ use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Text, args};
-use crate::store::{MessageRef, ReadPosition, Result, StoredKind, UNREAD_CAP, Unread, UserThread};
+use crate::store::{
+    MessageRef, ReadPosition, Result, StoredKind, ThreadCursor, UNREAD_CAP, Unread, UserThread,
+};
 
 pub(super) async fn read(
     db: &Db,
@@ -106,59 +108,69 @@ fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// Room, root, its number, number and time of the last reply, position, and unread replies.
-type ThreadRow = (Text, Uuid, i64, i64, i64, i64, i64);
+/// Room, its number, root, its number, number and time of the last reply, position, and unread replies.
+type ThreadRow = (Text, i64, Uuid, i64, i64, i64, i64, i64);
 
 /// Threads in rooms that the user can still read; of a chat that shows only what came after joining,
-/// those with such a reply.
+/// those with such a reply. Replies of others are counted in the threads of the page only.
 pub(super) async fn page(
     db: &Db,
     user: &UserId,
-    before: Option<(Timestamp, u64)>,
+    before: Option<ThreadCursor>,
     limit: usize,
 ) -> Result<Vec<UserThread>> {
-    const PAGE: &str = "SELECT l.name, l.id, l.root_seq, l.last_seq, l.at, l.read_seq, \
+    const PAGE: &str = "SELECT l.name, CAST(l.room_no AS {bigint}), l.id, l.root_seq, l.last_seq, \
+        l.last_at, l.read_seq, \
         (SELECT COUNT(*) FROM hubbub_replies y WHERE y.room_no = l.room_no \
          AND y.root_seq = l.root_seq AND y.user_id <> ? \
          AND y.seq > CASE WHEN l.hidden > l.read_seq THEN l.hidden ELSE l.read_seq END) \
-        FROM (SELECT r.name, root.id, x.room_no, x.root_seq, x.last_seq, last_reply.at, \
+        FROM (SELECT r.name, root.id, x.room_no, x.root_seq, x.last_seq, x.last_at, \
          COALESCE(p.read_seq, 0) AS read_seq, \
          CASE WHEN v.history = 1 THEN v.joined_seq ELSE 0 END AS hidden \
-         FROM (SELECT k.room_no, k.root_seq, MAX(y.seq) AS last_seq \
-          FROM (SELECT room_no, root_seq FROM hubbub_replies WHERE user_id = ? \
-           UNION SELECT room_no, root_seq FROM hubbub_replies WHERE root_user_id = ?) k \
-          JOIN hubbub_replies y ON y.room_no = k.room_no AND y.root_seq = k.root_seq \
-          GROUP BY k.room_no, k.root_seq) x \
+         FROM (SELECT room_no, root_seq FROM hubbub_replies WHERE user_id = ? \
+           UNION SELECT room_no, root_seq FROM hubbub_threads WHERE root_user_id = ?) k \
+         JOIN hubbub_threads x ON x.room_no = k.room_no AND x.root_seq = k.root_seq \
          JOIN hubbub_rooms r ON r.no = x.room_no \
          JOIN hubbub_entries root ON root.room_no = x.room_no AND root.seq = x.root_seq \
-         JOIN hubbub_entries last_reply \
-          ON last_reply.room_no = x.room_no AND last_reply.seq = x.last_seq \
          LEFT JOIN hubbub_thread_positions p \
           ON p.user_id = ? AND p.room_no = x.room_no AND p.root_seq = x.root_seq \
          LEFT JOIN (SELECT c.room_id, c.history, m.joined_seq FROM hubbub_chat_members m \
            JOIN hubbub_chats c ON c.id = m.chat_id WHERE m.user_id = ?) v ON v.room_id = r.name \
          WHERE (SUBSTR(r.name, 1, 5) <> 'chat:' OR v.room_id IS NOT NULL) \
-         AND (last_reply.at < ? OR (last_reply.at = ? AND x.last_seq < ?)) \
+         AND (x.last_at < ? OR (x.last_at = ? AND \
+          (x.room_no < ? OR (x.room_no = ? AND x.root_seq < ?)))) \
          AND x.last_seq > CASE WHEN v.history = 1 THEN v.joined_seq ELSE 0 END \
-         ORDER BY last_reply.at DESC, x.last_seq DESC LIMIT ?) l \
-        ORDER BY l.at DESC, l.last_seq DESC";
-    let (at, seq) = before.unwrap_or((Timestamp(u64::MAX), u64::MAX));
-    let at = i64::try_from(at.0).unwrap_or(i64::MAX);
-    let seq = i64::try_from(seq).unwrap_or(i64::MAX);
+         ORDER BY x.last_at DESC, x.room_no DESC, x.root_seq DESC LIMIT ?) l \
+        ORDER BY l.last_at DESC, l.room_no DESC, l.root_seq DESC";
+    let first = ThreadCursor {
+        last_at: Timestamp(u64::MAX),
+        room_no: u64::MAX,
+        root_seq: u64::MAX,
+    };
+    let before = before.unwrap_or(first);
+    let stored = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let (at, room_no) = (stored(before.last_at.0), stored(before.room_no));
+    let root_seq = stored(before.root_seq);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let id = user.as_str();
     let account = Uuid::try_parse(id).unwrap_or(Uuid::nil());
-    let values = args![id, id, id, id, account, at, at, seq, limit];
+    let position = args![at, at, room_no, room_no, root_seq, limit];
+    let values = [args![id, id, id, id, account], position].concat();
     let found: Vec<ThreadRow> = db.all(PAGE, values).await?;
-    let thread =
-        |(room, root, root_seq, last_seq, last_at, read_seq, count): ThreadRow| UserThread {
-            room: RoomId::trusted(&room.0),
-            root,
-            root_seq: unsigned(root_seq),
-            last_seq: unsigned(last_seq),
-            last_at: loaded_time(last_at),
-            last_read_seq: unsigned(read_seq),
-            unread: capped(count),
-        };
     Ok(found.into_iter().map(thread).collect())
+}
+
+fn thread(
+    (room, room_no, root, root_seq, last_seq, last_at, read_seq, count): ThreadRow,
+) -> UserThread {
+    UserThread {
+        room: RoomId::trusted(&room.0),
+        room_no: unsigned(room_no),
+        root,
+        root_seq: unsigned(root_seq),
+        last_seq: unsigned(last_seq),
+        last_at: loaded_time(last_at),
+        last_read_seq: unsigned(read_seq),
+        unread: capped(count),
+    }
 }
