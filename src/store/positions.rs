@@ -53,7 +53,7 @@ pub struct NewPosition {
 }
 
 /// A position after a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadPosition {
     /// The last `seq` that the user has read.
     pub last_read_seq: u64,

@@ -10,6 +10,7 @@ use crate::domain::policy::{self, Joining, Listening, Permit, Relation, RoomRigh
 use crate::domain::{
     Code, ConnId, Membership, Refusal, RoomId, RoomKind, TokenScope, UserId, Username,
 };
+use crate::features::messages::ReadingUser;
 
 /// Creates the outlet of a connection once its user is known.
 pub type MakeOutlet = Box<dyn Fn(&UserId) -> Arc<dyn Outlet> + Send + Sync>;
@@ -29,6 +30,16 @@ pub struct AuthenticatedUser {
     pub is_admin: bool,
     /// The connection's outgoing side.
     pub outlet: Arc<dyn Outlet>,
+}
+
+impl AuthenticatedUser {
+    /// The user as one that reads.
+    pub(super) fn reading(&self) -> ReadingUser {
+        ReadingUser {
+            user: self.user.clone(),
+            has_account: self.has_account,
+        }
+    }
 }
 
 /// The user that a connection is to be bound to. The fields are those of [`AuthenticatedUser`].

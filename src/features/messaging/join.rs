@@ -8,7 +8,7 @@ use super::connection_state::InRoom;
 use super::{AuthenticatedUser, ConnectionState, Messaging};
 use crate::delivery::{Gate, JoinOutcome, OnJoined, ReplayFrom};
 use crate::domain::policy::{Action, Joining, Permit};
-use crate::domain::{Code, Head, Refusal, RoomId, RoomKind, UserId};
+use crate::domain::{Code, Head, Refusal, RoomId, RoomKind};
 
 /// The longest wait for a chat's feed to deliver everything up to a join.
 const FEED_TIMEOUT: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ impl Messaging {
             // From the heap: it is larger than the join of an open room.
             return Box::pin(joining).await;
         }
-        let on_joined = self.recording(&authenticated.user, &room, on_joined);
+        let on_joined = self.recording(&authenticated, &room, on_joined);
         self.delivery
             .join(
                 room.clone(),
@@ -51,14 +51,14 @@ impl Messaging {
     }
 
     /// Records the position of a user's first join of an open room, which has read everything before it.
-    fn recording(&self, user: &UserId, room: &RoomId, on_joined: OnJoined) -> OnJoined {
+    fn recording(&self, user: &AuthenticatedUser, room: &RoomId, on_joined: OnJoined) -> OnJoined {
         let Some(messages) = self.messages.clone() else {
             return on_joined;
         };
-        let (user, room) = (user.clone(), room.clone());
+        let (by, room) = (user.reading(), room.clone());
         Box::new(move |outcome| {
             on_joined(outcome);
-            messages.first_joins.record(&user, &room, outcome.head.seq);
+            messages.first_joins.record(&by, &room, outcome.head.seq);
         })
     }
 

@@ -155,7 +155,8 @@ impl Messaging {
         user: AuthenticatedUser,
         from: ReplayFrom,
     ) -> Result<(JoinOutcome, ReplayEnd), NotEntered> {
-        let (outlet, name, user) = (user.outlet, Some(user.username), user.user);
+        let by = user.reading();
+        let (outlet, name) = (user.outlet, Some(user.username));
         let attached = self
             .delivery
             .join_behind(gate, room.clone(), outlet, name, from)
@@ -165,7 +166,7 @@ impl Messaging {
             .await
             .map_err(NotEntered::NoMember)?;
         if let Some(messages) = &self.messages {
-            messages.first_joins.record(&user, room, outcome.head.seq);
+            messages.first_joins.record(&by, room, outcome.head.seq);
         }
         Ok((outcome, replay_end))
     }

@@ -17,6 +17,7 @@ crate::on_every_database!(
     positions_hold_up_no_other_row,
     many_calls_at_once_leave_one_row,
     a_room_that_the_archive_does_not_know_has_positions,
+    a_user_without_an_account_adds_no_room,
     only_the_first_join_sets_a_position,
     a_count_ends_at_a_thousand,
     a_message_that_mentions_a_user_twice_counts_once,
@@ -216,6 +217,17 @@ async fn a_room_that_the_archive_does_not_know_has_positions(test: &TestStore) {
     assert_eq!(found, [("new", 3), ("other", 0)]);
     test.fill("new", 1..=5).await;
     assert_eq!(unread_in(test, "bob", "new").await, exactly(2));
+}
+
+async fn a_user_without_an_account_adds_no_room(test: &TestStore) {
+    let guest = NewPosition {
+        has_feed: false,
+        ..position("guest", "new", 0)
+    };
+    assert_eq!(raise(test, &guest).await, ReadPosition::default());
+    let set = test.store.set(&guest).await.unwrap();
+    assert_eq!(set, ReadPosition::default());
+    assert_eq!(test.store.room(&room("new")).await.unwrap(), None);
 }
 
 async fn only_the_first_join_sets_a_position(test: &TestStore) {

@@ -57,7 +57,9 @@ async fn move_in(
     direction: Direction,
 ) -> Outcome<(ReadPosition, bool)> {
     let user = &position.user;
-    let room_no = archive::room_number(conn, &position.room).await?;
+    let Some(room_no) = room_number(conn, position).await? else {
+        return Ok((ReadPosition::default(), false));
+    };
     let stored = lock(conn, user, room_no).await?;
     let hidden = bound(position.hidden_seq);
     let present = match stored {
@@ -78,6 +80,16 @@ async fn move_in(
         has_moved,
     };
     Ok((read, has_row))
+}
+
+/// The number of the room. Rooms that the archive does not know are added, except for a user without an
+/// account that has read nothing there: both may be made up.
+async fn room_number(conn: &mut Conn, position: &NewPosition) -> Outcome<Option<i64>> {
+    if position.has_feed || position.seq > 0 {
+        return archive::room_number(conn, &position.room).await.map(Some);
+    }
+    let found = archive::find_numbers(conn, &[&position.room]).await?;
+    Ok(found.get(&position.room).copied())
 }
 
 /// Stores a position that has moved. Returns whether a row was added to the outbox.
