@@ -164,7 +164,8 @@ async fn positions_hold_up_no_other_row(test: &TestStore) {
     kinds.sort_unstable();
     assert_eq!(kinds, ["message_deleted", "session_ended"]);
     raise(test, &position(BOB, "s", 1)).await;
-    assert_eq!(test.store.next_due().await.unwrap(), None);
+    let next = test.store.next_due().await.unwrap();
+    assert!(next > Some(LEASE / 2), "those that are claimed: {next:?}");
     assert_eq!(test.store.claim(100, LEASE).await.unwrap(), []);
     assert_eq!(claimed(test).await.len(), 1);
 }
