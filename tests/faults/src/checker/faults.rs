@@ -51,7 +51,7 @@ pub(super) enum FaultKind {
     ArchiveHole,
     /// The server returns other messages than those in the archive.
     ArchiveDiffers,
-    /// The server refused a change of a chat for no reason.
+    /// The server refused a change of a chat or of a message for no reason.
     ChangeRefused,
     /// A change of a chat was not announced, to the room or to a user's feed.
     LostAnnouncement,
@@ -70,6 +70,8 @@ pub(super) enum FaultKind {
     WrongRight,
     /// A row stayed in the outbox.
     LeftInOutbox,
+    /// The announcement of an edit came without the edited form of the message.
+    StaleForm,
     /// A client's folded state, or a node's history, differs from the history of another node.
     FoldDiffers,
     /// Two edits that named the same version were acknowledged.
@@ -141,6 +143,7 @@ impl FaultKind {
             Self::AfterRemoval => "received after the removal",
             Self::WrongRight => "wrong right",
             Self::LeftInOutbox => "left in the outbox",
+            Self::StaleForm => "stale form",
             Self::FoldDiffers => "history and folded state differ",
             Self::EditedTwice => "one version edited twice",
             Self::LostChange => "lost change",

@@ -59,10 +59,13 @@
 //!   the user; at the end each node grants exactly the rights that the table says. Nothing is left in
 //!   the outbox.
 //! - **Changes of messages** ([`changes`]), if there are any: every node's history and every client's
-//!   folded state are equal at the end, and have each acknowledged change, or a newer version. Of the
-//!   edits that name one version at most one is acknowledged. No request or connection that began after
+//!   folded state are equal at the end, field by field, and have each acknowledged change, or a newer one.
+//!   Of the edits that name one version at most one is acknowledged; a change is refused only for a
+//!   conflict, a deletion, or too many pins. Each client receives each number of a room once and in order,
+//!   over all its connections, and the same message at the same number as all others; an announced edit
+//!   shows the message in a version that is at least as new. No request or connection that began after
 //!   an acknowledged deletion shows the content. Reactions are those that were acknowledged last, and
-//!   are announced about twice a second at most.
+//!   are announced about twice a second at most. Nothing is left in the outbox.
 //! - **Form** ([`parsed_history`]): clients connect before they receive anything, and end once;
 //!   only the lab writes the lab's facts.
 //!
@@ -252,7 +255,7 @@ pub fn check(history: &[Record], promises: &Promises) -> Verdict {
     }
     .check();
     chats::check(records, &mut faults, &mut stats);
-    changes::check(records, &mut faults);
+    changes::check(records, &mut faults, &mut stats);
 
     stats.repeats = faults.count(FaultKind::Repeat);
     stats.holes = faults.count(FaultKind::Hole);

@@ -89,6 +89,16 @@ pub struct Stats {
     /// Rights that nodes granted at the end, and that they refused.
     pub rights_granted: u64,
     pub rights_refused: u64,
+    /// Acknowledged replies to messages, edits, deletions, changes of reactions, and changes of pins.
+    pub replies: u64,
+    pub edits: u64,
+    pub deletions: u64,
+    pub reactions: u64,
+    pub pins: u64,
+    /// Edits that were refused because the message had another version than they named.
+    pub conflicts: u64,
+    /// Attempts of changes of messages after the first one.
+    pub message_changes_repeated: u64,
 }
 
 impl fmt::Display for Stats {
@@ -154,6 +164,20 @@ impl fmt::Display for Stats {
                 self.reads_refused,
                 self.rights_granted,
                 self.rights_refused,
+            )?;
+        }
+        if self.edits > 0 {
+            write!(
+                formatter,
+                "\nchanges of messages: {} edits and {} conflicts, {} deletions, {} reactions, {} pins, \
+                 {} replies; {} attempts repeated",
+                self.edits,
+                self.conflicts,
+                self.deletions,
+                self.reactions,
+                self.pins,
+                self.replies,
+                self.message_changes_repeated,
             )?;
         }
         Ok(())

@@ -2,13 +2,13 @@
 //! source.
 
 mod background;
-#[cfg(test)]
-mod changes;
+pub mod changes;
 pub mod chat;
 mod client;
 mod connection;
 mod latencies;
 mod official;
+mod requests;
 mod rest_poster;
 
 use std::collections::HashMap;
@@ -18,9 +18,9 @@ use parking_lot::Mutex;
 
 pub use background::BackgroundRuntime;
 pub use client::{Client, ClientConfig};
-pub use connection::{Connection, Packet};
 pub use latencies::{Latencies, Percentile};
 pub use official::OfficialClients;
+pub use requests::Requests;
 pub use rest_poster::RestPoster;
 
 use crate::history::Position;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::Lab;
-use super::database::ArchiveReader;
+use super::database::{ArchiveReader, OutboxRow};
+use crate::clients::Requests;
 use crate::clients::chat::Account;
-use crate::clients::{Connection, Packet};
 use crate::history::Fact;
 use crate::history::chats::{ChatFact, room_of};
 
@@ -21,11 +21,10 @@ use crate::history::chats::{ChatFact, room_of};
 const OUTBOX_TIMEOUT: Duration = Duration::from_secs(30);
 /// The archive has everything once nothing is added for this time.
 const ARCHIVE_PAUSE: Duration = Duration::from_millis(1500);
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// By room: the number of its last entry, as a node answered.
-type Heads = BTreeMap<String, u64>;
+pub type Heads = BTreeMap<String, u64>;
 
 impl Lab {
     pub fn record_chat(&self, fact: ChatFact) {
@@ -34,22 +33,30 @@ impl Lab {
 
     /// Waits until the outbox is empty, and records what is left in it.
     pub async fn record_outbox(&mut self, archive: &ArchiveReader) -> anyhow::Result<()> {
+        for row in self.wait_for_outbox(archive).await? {
+            self.record_chat(ChatFact::LeftInOutbox {
+                row: row.id,
+                kind: row.kind,
+                failed: row.failed,
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits until the outbox is empty. Returns the rows that are left in it.
+    pub async fn wait_for_outbox(
+        &mut self,
+        archive: &ArchiveReader,
+    ) -> anyhow::Result<Vec<OutboxRow>> {
         let began = Instant::now();
         loop {
             let rows = archive.outbox().await?;
             if rows.is_empty() {
                 self.report_seconds("the outbox was empty after", began.elapsed());
-                return Ok(());
+                return Ok(rows);
             }
             if began.elapsed() > OUTBOX_TIMEOUT {
-                for row in rows {
-                    self.record_chat(ChatFact::LeftInOutbox {
-                        row: row.id,
-                        kind: row.kind,
-                        failed: row.failed,
-                    });
-                }
-                return Ok(());
+                return Ok(rows);
             }
             sleep(POLL_INTERVAL).await;
         }
@@ -140,38 +147,5 @@ fn add_head(heads: &mut Heads, answer: &Value) {
     if let (Some(room), Some(seq)) = (answer["room_id"].as_str(), answer["seq"].as_u64()) {
         let head = heads.entry(room.to_owned()).or_default();
         *head = seq.max(*head);
-    }
-}
-
-/// A connection that makes one request after another.
-struct Requests {
-    connection: Connection,
-    last: u64,
-}
-
-impl Requests {
-    async fn open(address: SocketAddr, user: &Account) -> anyhow::Result<Self> {
-        let connection = Connection::open_with_token(address, &user.token).await?;
-        let mut requests = Self {
-            connection,
-            last: 0,
-        };
-        requests.ask("authenticate", &json!({})).await?;
-        Ok(requests)
-    }
-
-    async fn ask(&mut self, event: &str, payload: &Value) -> anyhow::Result<Value> {
-        self.last += 1;
-        self.connection.emit(self.last, event, payload).await?;
-        let answer = async {
-            loop {
-                if let Packet::Ack(id, answer) = self.connection.next().await?
-                    && id == self.last
-                {
-                    return Ok(answer);
-                }
-            }
-        };
-        timeout(ANSWER_TIMEOUT, answer).await?
     }
 }

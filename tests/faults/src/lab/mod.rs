@@ -1,6 +1,7 @@
 //! The lab: real processes, the faults that it injects, and the results that it notes.
 
 mod archive;
+mod changes;
 mod chats;
 mod clients;
 pub mod database;

@@ -7,18 +7,15 @@ use anyhow::{Context, ensure};
 use rand::Rng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
+use super::kill_rounds::{KilledNodes, NODES};
 use crate::clients::chat::{Account, Driver, DriverConfig, Editor, Member, MemberConfig};
 use crate::history::chats::{ChatFact, Role, Wanted, room_of};
 use crate::lab::database::{ArchiveReader, DatabaseKind, DatabaseServer};
 use crate::lab::redis::Redis;
-use crate::lab::{Lab, Link, Node, Proxy, RECOVERY_TIMEOUT, eventually};
+use crate::lab::{Lab, RECOVERY_TIMEOUT, eventually};
 
-const NODES: usize = 3;
-const SECRET: &str = "a secret of the lab, of at least 32 bytes";
-/// The delay of a slow link, on which announcements queue up.
-const SLOW_LINK: Duration = Duration::from_millis(100);
 /// This many of the chats that drivers have opened, or at most all, are asked for at the end.
 const SOME_OTHER_CHATS: usize = 3;
 
@@ -32,29 +29,6 @@ pub async fn killed_mariadb(lab: &mut Lab) -> anyhow::Result<()> {
     killed(lab, DatabaseKind::MariaDb, "archive").await
 }
 
-/// A round: a node is killed, and its link to Redis, or that of another node, is broken before.
-#[derive(Debug, Clone, Copy)]
-enum Round {
-    /// The node's commands reach Redis, and it gets no answers: it leaves announcements that are
-    /// published, and still in the outbox.
-    WithoutAnswers,
-    /// Nothing of the node reaches Redis: it leaves announcements that it has claimed.
-    CutOff,
-    /// Another node is cut off.
-    OtherCutOff,
-    /// All links are healthy.
-    Plain,
-}
-
-/// The short form has the first three.
-const ROUNDS: [Round; 5] = [
-    Round::WithoutAnswers,
-    Round::OtherCutOff,
-    Round::WithoutAnswers,
-    Round::CutOff,
-    Round::Plain,
-];
-
 /// Random nodes are killed at random moments and restarted, while drivers change chats and members at
 /// all nodes.
 async fn killed(lab: &mut Lab, kind: DatabaseKind, ack_after: &str) -> anyhow::Result<()> {
@@ -67,60 +41,15 @@ async fn killed(lab: &mut Lab, kind: DatabaseKind, ack_after: &str) -> anyhow::R
         stats.rights_granted > 0 && stats.rights_refused > 0
     });
     let database = DatabaseServer::start(&lab.dir, kind).await?;
-    for (name, value) in [
-        ("DATABASE_URL", database.url().as_str()),
-        ("ACK_AFTER", ack_after),
-        ("JWT_SECRET", SECRET),
-        ("RATE_EVENTS_PER_SEC", "0"),
-        // Shorter than the history: resumes reach into the archive.
-        ("HISTORY_SIZE", "100"),
-    ] {
-        lab.settings.push((name.into(), value.into()));
-    }
     let redis = Redis::durable(&lab.dir).await?;
-    let mut cluster = ChatCluster::start(lab, &redis).await?;
-    let rounds = lab.by_form(3, 20);
-    let mut longest = Duration::ZERO;
-    for (number, round) in ROUNDS.into_iter().cycle().take(rounds).enumerate() {
-        sleep(random_millis(lab, 500..1500)).await;
-        let killed = lab.rng.random_range(0..NODES);
-        let (cut_off, link) = match round {
-            Round::WithoutAnswers => (killed, Link::BlackholeToClient),
-            Round::CutOff => (killed, Link::Blackhole),
-            Round::OtherCutOff => ((killed + 1) % NODES, Link::Blackhole),
-            Round::Plain => (killed, Link::Healthy),
-        };
-        lab.step(format!(
-            "{round:?}: node-{cut_off} has a slow link, then {link:?}"
-        ));
-        cluster.proxies[cut_off].set(Link::Delay(SLOW_LINK));
-        sleep(random_millis(lab, 500..1000)).await;
-        cluster.proxies[cut_off].set(link);
-        sleep(random_millis(lab, 300..800)).await;
-        lab.step(format!("round {number}: node-{killed} is killed"));
-        cluster.nodes[killed].kill();
-        sleep(random_millis(lab, 200..1200)).await;
-        cluster.proxies[cut_off].set(Link::Healthy);
-        let began = Instant::now();
-        cluster.nodes[killed].run().await?;
-        for node in &cluster.nodes {
-            node.wait_ready(RECOVERY_TIMEOUT).await?;
-        }
-        longest = longest.max(began.elapsed());
-    }
-    lab.report("kills", rounds);
-    lab.report_seconds("ready again after, at most", longest);
+    let nodes = KilledNodes::start(lab, &redis, &database, ack_after).await?;
+    let mut cluster = ChatCluster::start(lab, nodes).await?;
+    cluster.nodes.kill(lab).await?;
     cluster.finish(lab, &database).await
 }
 
-fn random_millis(lab: &mut Lab, range: std::ops::Range<u64>) -> Duration {
-    Duration::from_millis(lab.rng.random_range(range))
-}
-
 struct ChatCluster {
-    nodes: Vec<Node>,
-    /// By node: the proxy between it and Redis.
-    proxies: Vec<Proxy>,
+    nodes: KilledNodes,
     addresses: Vec<SocketAddr>,
     accounts: Vec<Account>,
     /// The chats that exist from the start to the end.
@@ -143,7 +72,7 @@ struct Size {
 }
 
 impl ChatCluster {
-    async fn start(lab: &mut Lab, redis: &Redis) -> anyhow::Result<Self> {
+    async fn start(lab: &mut Lab, nodes: KilledNodes) -> anyhow::Result<Self> {
         let size = Size {
             chats: lab.by_form(3, 6),
             drivers: lab.by_form(4, 6),
@@ -151,21 +80,11 @@ impl ChatCluster {
             change_interval: Duration::from_millis(60),
             send_interval: Duration::from_millis(300),
         };
-        let mut nodes = Vec::new();
-        let mut proxies = Vec::new();
-        for index in 0..NODES {
-            let proxy = Proxy::start(redis.port).await?;
-            let redis_url = format!("redis://{}", proxy.address);
-            let name = format!("node-{index}");
-            nodes.push(lab.start_node(&name, &redis_url, &[]).await?);
-            proxies.push(proxy);
-        }
-        let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
+        let addresses = nodes.addresses();
         let (changing, _) = watch::channel(true);
         let (sending, _) = watch::channel(true);
         let mut cluster = Self {
             nodes,
-            proxies,
             addresses,
             accounts: Vec::new(),
             chats: Vec::new(),

@@ -2,12 +2,14 @@
 //! decides whether the promises were kept.
 
 mod archive;
+mod changes;
 mod chaos;
 mod clients;
 mod clocks;
 mod data_loss;
 mod deploys;
 mod failover;
+mod kill_rounds;
 mod memberships;
 mod neighbours;
 mod nodes;
@@ -256,6 +258,16 @@ pub const SCENARIOS: &[Scenario] = &[
         "memberships-killed-mariadb",
         memberships::killed_mariadb,
         "kill -9 of nodes while members of chats are changed; acknowledgements wait for the archive"
+    ),
+    scenario!(
+        "changes-killed-postgres",
+        changes::killed_postgres,
+        "kill -9 of nodes while messages are edited and deleted; acknowledgements don't wait for the archive"
+    ),
+    scenario!(
+        "changes-killed-mariadb",
+        changes::killed_mariadb,
+        "kill -9 of nodes while messages are edited and deleted; acknowledgements wait for the archive"
     ),
     scenario!(
         "chaos",

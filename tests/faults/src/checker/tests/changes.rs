@@ -1,31 +1,51 @@
 //! Messages that change: histories with one broken rule each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::checker::{Promises, check};
-use crate::history::changes::{ChangeFact, FinalMessage, MessageChange};
+use crate::history::changes::{ChangeFact, FinalMessage, MessageChange, Reactions};
 use crate::history::{Fact, Record};
 
 fn message(content: Option<&str>) -> FinalMessage {
-    FinalMessage {
+    let deleted = FinalMessage {
         seq: 1,
         id: "i".into(),
+        user: "ann".into(),
         version: 2,
-        content: content.map(str::to_owned),
-        edited_at: None,
-        pinned: false,
-        reactions: BTreeMap::from([("+1".into(), BTreeSet::from(["sue".into()]))]),
-        replies: 0,
+        ..FinalMessage::default()
+    };
+    let Some(content) = content else {
+        return FinalMessage {
+            deleted_by: Some("ann".into()),
+            ..deleted
+        };
+    };
+    FinalMessage {
+        content: Some(content.into()),
+        edited_at: Some("t".into()),
+        pinned: true,
+        pinned_seq: Some(5),
+        reactions: Reactions::from([("+1".into(), BTreeSet::from(["sue".into()]))]),
+        reactions_seq: Some(6),
+        ..deleted
     }
 }
 
-fn last(observer: &str, message: FinalMessage) -> ChangeFact {
-    let is_history = observer.starts_with("node");
+fn last(observer: &str, messages: &[FinalMessage]) -> ChangeFact {
     ChangeFact::Final {
         observer: observer.into(),
-        is_history,
+        is_history: observer.starts_with("node"),
         room: "r".into(),
-        messages: vec![message],
+        messages: messages.to_vec(),
+    }
+}
+
+fn attempted(change: MessageChange) -> ChangeFact {
+    ChangeFact::Attempted {
+        room: "r".into(),
+        target: 1,
+        change,
+        is_repeat: false,
     }
 }
 
@@ -38,25 +58,34 @@ fn acked(seq: u64, change: MessageChange) -> ChangeFact {
     }
 }
 
+fn refused(code: &str, change: MessageChange) -> ChangeFact {
+    ChangeFact::Refused {
+        room: "r".into(),
+        target: 1,
+        change,
+        code: code.into(),
+    }
+}
+
+fn edit_of(content: &str, condition: Option<u64>) -> MessageChange {
+    let content = content.into();
+    MessageChange::Edit { content, condition }
+}
+
 fn edit(seq: u64, content: &str) -> ChangeFact {
-    acked(
-        seq,
-        MessageChange::Edit {
-            content: content.into(),
-            condition: Some(1),
-        },
-    )
+    acked(seq, edit_of(content, Some(1)))
+}
+
+fn reaction(on: bool) -> MessageChange {
+    MessageChange::React {
+        user: "sue".into(),
+        emoji: "+1".into(),
+        on,
+    }
 }
 
 fn react(on: bool) -> ChangeFact {
-    acked(
-        0,
-        MessageChange::React {
-            user: "sue".into(),
-            emoji: "+1".into(),
-            on,
-        },
-    )
+    acked(0, reaction(on))
 }
 
 fn announced(seq: u64, timestamp: u64) -> ChangeFact {
@@ -76,10 +105,32 @@ fn shown(began: u64) -> ChangeFact {
     }
 }
 
-/// The faults of a correct run, with these facts too. The first of them is at 10 ms.
-fn faults(content: Option<&str>, more: Vec<ChangeFact>) -> String {
+fn joined(position: u64, is_resume: bool, recovered: bool) -> ChangeFact {
+    ChangeFact::Joined {
+        room: "r".into(),
+        position,
+        is_resume,
+        recovered,
+        gap: !recovered,
+    }
+}
+
+fn received(seq: u64, target: u64, version: Option<u64>) -> ChangeFact {
+    ChangeFact::Received {
+        room: "r".into(),
+        seq,
+        name: "message_edited".into(),
+        target,
+        version,
+    }
+}
+
+/// The faults of a run with these facts, in which "b" was written and all observers end with these
+/// messages. The first of the facts is at 10 ms.
+fn faults_with(messages: &[FinalMessage], more: Vec<ChangeFact>) -> String {
     let mut facts = more;
-    facts.extend(["node-1", "node-2", "client"].map(|name| last(name, message(content))));
+    facts.push(attempted(edit_of("b", None)));
+    facts.extend(["node-1", "node-2", "client"].map(|name| last(name, messages)));
     let records = (10..).zip(facts).map(|(at, fact)| Record {
         at,
         source: "c".into(),
@@ -89,69 +140,194 @@ fn faults(content: Option<&str>, more: Vec<ChangeFact>) -> String {
     check(&records, &Promises::default()).faults.join("\n")
 }
 
-#[test]
-fn correct_runs_pass() {
-    let run = vec![
-        edit(2, "b"),
-        edit(2, "b"),
-        react(false),
-        react(true),
-        shown(50),
-    ];
-    assert_eq!(faults(Some("b"), run), "");
-    assert_eq!(
-        faults(
-            None,
-            vec![edit(2, "b"), acked(2, MessageChange::Delete), shown(11)]
-        ),
-        ""
-    );
-    let rate = vec![
-        announced(3, 0),
-        announced(4, 500),
-        announced(5, 1000),
-        announced(6, 1500),
-    ];
-    assert_eq!(faults(Some("b"), rate), "");
+fn faults(content: Option<&str>, more: Vec<ChangeFact>) -> String {
+    faults_with(&[message(content)], more)
+}
+
+fn assert_found(content: Option<&str>, facts: Vec<ChangeFact>, label: &str) {
+    let found = faults(content, facts);
+    assert!(found.contains(label), "{label}: {found:?}");
 }
 
 #[test]
-fn each_broken_rule_is_found() {
-    let node = last("node-3", message(Some("a")));
-    let client = last("phone", message(Some("a")));
-    let rate = (0..4).map(|n| announced(n, n * 100)).collect();
-    for (content, facts, label) in [
-        (
-            Some("b"),
-            vec![edit(2, "b"), client],
-            "history and folded state differ",
-        ),
-        (
-            Some("b"),
-            vec![edit(2, "b"), node],
-            "history and folded state differ",
-        ),
-        (
-            Some("b"),
-            vec![edit(2, "b"), edit(1, "c")],
-            "one version edited twice",
-        ),
-        (Some("b"), vec![edit(3, "c")], "lost change"),
-        (Some("b"), vec![edit(2, "c")], "lost change"),
-        (
-            Some("b"),
-            vec![acked(2, MessageChange::Delete)],
-            "lost change",
-        ),
-        (Some("b"), vec![react(false)], "lost change"),
-        (
-            None,
-            vec![acked(2, MessageChange::Delete), shown(11)],
-            "shown after the deletion",
-        ),
-        (Some("b"), rate, "too many announcements"),
-    ] {
-        let found = faults(content, facts);
-        assert!(found.contains(label), "{label}: {found}");
+fn correct_runs_pass() {
+    let conflict = refused("conflict", edit_of("c", Some(1)));
+    let run = vec![
+        edit(2, "b"),
+        edit(2, "b"),
+        edit(0, "b"),
+        conflict,
+        react(false),
+        react(true),
+        acked(5, MessageChange::Pin { on: true }),
+        acked(4, MessageChange::Pin { on: false }),
+        refused("too_large", MessageChange::Pin { on: true }),
+        shown(50),
+    ];
+    assert_eq!(faults(Some("b"), run), "");
+    let deletion = vec![
+        attempted(MessageChange::Delete),
+        edit(2, "b"),
+        acked(2, MessageChange::Delete),
+        refused("message_deleted", reaction(true)),
+        shown(11),
+    ];
+    assert_eq!(faults(None, deletion), "");
+    let times = [(3, 0), (4, 500), (5, 1000), (6, 1500)];
+    let rate = times.map(|(seq, timestamp)| announced(seq, timestamp));
+    assert_eq!(faults(Some("b"), rate.into()), "");
+    let deliveries = vec![
+        joined(0, false, true),
+        received(1, 1, None),
+        received(2, 1, Some(2)),
+        joined(2, true, true),
+        received(3, 1, Some(7)),
+        joined(8, true, false),
+        received(9, 1, None),
+    ];
+    assert_eq!(faults(Some("b"), deliveries), "");
+}
+
+#[test]
+fn a_final_state_that_differs_in_one_field_is_found() {
+    let label = "history and folded state differ";
+    let fields: [fn(&mut FinalMessage); 8] = [
+        |message| message.content = Some("a".into()),
+        |message| message.version = 3,
+        |message| message.edited_at = None,
+        |message| message.pinned = false,
+        |message| message.pinned_seq = None,
+        |message| message.reactions.clear(),
+        |message| message.reactions_seq = Some(7),
+        |message| message.thread_id = Some("root".into()),
+    ];
+    for observer in ["node-3", "phone"] {
+        for field in fields {
+            let mut other = message(Some("b"));
+            field(&mut other);
+            assert_found(Some("b"), vec![last(observer, &[other])], label);
+        }
+        assert_found(Some("b"), vec![last(observer, &[])], label);
+        let second = FinalMessage {
+            seq: 2,
+            ..message(Some("b"))
+        };
+        let both = [message(Some("b")), second];
+        assert_found(Some("b"), vec![last(observer, &both)], label);
+        assert_found(None, vec![last(observer, &[message(Some("b"))])], label);
     }
+}
+
+#[test]
+fn a_lost_change_is_found() {
+    let label = "lost change";
+    assert_found(Some("b"), vec![edit(3, "c")], label);
+    assert_found(Some("b"), vec![edit(2, "c")], label);
+    assert_found(Some("b"), vec![acked(2, MessageChange::Delete)], label);
+    for (seq, on) in [(6, true), (5, false)] {
+        let pin = acked(seq, MessageChange::Pin { on });
+        assert_found(Some("b"), vec![pin], label);
+    }
+    assert_found(Some("b"), vec![react(false)], label);
+    // Nobody knows the outcome of the last change.
+    let unknown = vec![react(false), attempted(reaction(true))];
+    assert_eq!(faults(Some("b"), unknown), "");
+}
+
+#[test]
+fn two_edits_of_one_version_are_found_also_without_their_numbers() {
+    for seq in [0, 1] {
+        let edits = vec![edit(2, "b"), edit(seq, "c")];
+        assert_found(Some("b"), edits, "one version edited twice");
+    }
+}
+
+#[test]
+fn contents_that_nobody_wrote_or_that_come_twice_are_found() {
+    assert_found(Some("x"), vec![], "conflicting messages");
+    let second = FinalMessage {
+        seq: 2,
+        ..message(Some("b"))
+    };
+    let found = faults_with(&[message(Some("b")), second], vec![]);
+    assert!(found.contains("conflicting messages"), "{found:?}");
+    let sent = |content: &str| {
+        let content = content.into();
+        let thread = None;
+        acked(1, MessageChange::Send { content, thread })
+    };
+    assert_found(
+        Some("b"),
+        vec![sent("x"), sent("y")],
+        "conflicting messages",
+    );
+}
+
+#[test]
+fn a_refusal_without_a_reason_is_found() {
+    let label = "refused change";
+    for (code, change) in [
+        ("conflict", edit_of("c", None)),
+        ("message_deleted", edit_of("c", None)),
+        ("too_large", MessageChange::Pin { on: false }),
+        ("not_found", MessageChange::Delete),
+    ] {
+        assert_found(Some("b"), vec![refused(code, change)], label);
+    }
+}
+
+#[test]
+fn content_that_is_shown_after_its_deletion_is_found() {
+    let facts = vec![acked(2, MessageChange::Delete), shown(11)];
+    assert_found(None, facts, "shown after the deletion");
+}
+
+#[test]
+fn too_many_announcements_are_found() {
+    let rate = (0..4).map(|n| announced(n, n * 100)).collect();
+    assert_found(Some("b"), rate, "too many announcements");
+}
+
+#[test]
+fn broken_deliveries_are_found() {
+    let start = || joined(0, false, true);
+    let one = || received(1, 1, None);
+    for (facts, label) in [
+        (vec![one()], "not subscribed"),
+        (vec![start(), received(2, 1, None)], "hole"),
+        (vec![start(), one(), one()], "repeated message"),
+        (
+            vec![start(), one(), received(2, 1, None), one()],
+            "out of order",
+        ),
+        (
+            vec![start(), one(), joined(2, true, true)],
+            "impossible answer to join",
+        ),
+        (
+            vec![start(), one(), joined(0, true, false)],
+            "impossible answer to join",
+        ),
+        (
+            vec![start(), one(), start(), received(1, 2, None)],
+            "conflicting messages",
+        ),
+        (vec![start(), one(), received(2, 1, Some(1))], "stale form"),
+        (
+            vec![start(), ChangeFact::Reset { room: "r".into() }],
+            "unexpected announcement of a loss",
+        ),
+    ] {
+        assert_found(Some("b"), facts, label);
+    }
+}
+
+#[test]
+fn a_row_that_is_left_in_the_outbox_is_found() {
+    let row = ChangeFact::LeftInOutbox {
+        row: 7,
+        kind: "message_edited".into(),
+        failed: true,
+    };
+    assert_found(Some("b"), vec![row], "left in the outbox");
 }

@@ -6,7 +6,7 @@ mod driver;
 mod editor;
 mod member;
 
-pub use account::Account;
+pub use account::{Account, Answer};
 pub use driver::{Driver, DriverConfig};
 pub use editor::Editor;
 pub use member::{Member, MemberConfig};

@@ -11,6 +11,7 @@ use anyhow::Context;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection as _, SqliteConnection};
 
+pub use self::chats::OutboxRow;
 pub use self::reader::ArchiveReader;
 pub use self::server::DatabaseServer;
 
