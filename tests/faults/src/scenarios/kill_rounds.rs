@@ -76,8 +76,9 @@ impl KilledNodes {
         self.nodes.iter().map(|node| node.address).collect()
     }
 
-    /// Kills random nodes at random moments, and restarts them.
-    pub async fn kill(&mut self, lab: &mut Lab) -> anyhow::Result<()> {
+    /// Kills random nodes at random moments, and restarts them. After each round nothing is broken for this
+    /// time.
+    pub async fn kill(&mut self, lab: &mut Lab, calm: Duration) -> anyhow::Result<()> {
         let rounds = lab.by_form(3, 20);
         let mut longest = Duration::ZERO;
         for (number, round) in ROUNDS.into_iter().cycle().take(rounds).enumerate() {
@@ -106,6 +107,7 @@ impl KilledNodes {
                 node.wait_ready(RECOVERY_TIMEOUT).await?;
             }
             longest = longest.max(began.elapsed());
+            sleep(calm).await;
         }
         lab.report("kills", rounds);
         lab.report_seconds("ready again after, at most", longest);

@@ -44,7 +44,7 @@ async fn killed(lab: &mut Lab, kind: DatabaseKind, ack_after: &str) -> anyhow::R
     let redis = Redis::durable(&lab.dir).await?;
     let nodes = KilledNodes::start(lab, &redis, &database, ack_after).await?;
     let mut cluster = ChatCluster::start(lab, nodes).await?;
-    cluster.nodes.kill(lab).await?;
+    cluster.nodes.kill(lab, Duration::ZERO).await?;
     cluster.finish(lab, &database).await
 }
 

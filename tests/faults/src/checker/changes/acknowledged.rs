@@ -43,7 +43,8 @@ fn is_kept(kept: &FinalMessage, change: &MessageChange, seq: u64) -> bool {
         }
         MessageChange::Delete => kept.content.is_none(),
         MessageChange::Pin { on } => {
-            let last = kept.pinned_seq.unwrap_or_default();
+            // A message that was never pinned has no announcement: removing its pin changes nothing.
+            let last = kept.pinned_seq.unwrap_or(kept.seq);
             kept.content.is_none() || last > seq || last == seq && kept.pinned == *on
         }
         // These have no numbers.

@@ -55,6 +55,8 @@ pub(super) fn check(records: &[Record], faults: &mut Faults, stats: &mut Stats) 
 fn count(facts: &[Observed<'_>], stats: &mut Stats) {
     let mut clients = std::collections::BTreeSet::new();
     let mut rooms = std::collections::BTreeSet::new();
+    // The root of the reply is deleted.
+    let mut refused_sends = 0;
     for Observed { source, fact, .. } in facts {
         match fact {
             ChangeFact::Attempted {
@@ -75,8 +77,9 @@ fn count(facts: &[Observed<'_>], stats: &mut Stats) {
                 MessageChange::React { .. } => stats.reactions += 1,
                 MessageChange::Pin { .. } => stats.pins += 1,
             },
-            ChangeFact::Refused { code, .. } => {
+            ChangeFact::Refused { code, change, .. } => {
                 stats.refused += 1;
+                refused_sends += u64::from(matches!(change, MessageChange::Send { .. }));
                 stats.conflicts += u64::from(code == "conflict");
             }
             ChangeFact::Joined {
@@ -101,5 +104,7 @@ fn count(facts: &[Observed<'_>], stats: &mut Stats) {
     }
     stats.clients += clients.len();
     stats.rooms += rooms.len();
-    stats.unacknowledged += stats.sent.saturating_sub(stats.acknowledged);
+    stats.unacknowledged += stats
+        .sent
+        .saturating_sub(stats.acknowledged + refused_sends);
 }

@@ -229,6 +229,11 @@ fn a_lost_change_is_found() {
         assert_found(Some("b"), vec![pin], label);
     }
     assert_found(Some("b"), vec![react(false)], label);
+    let mut unpinned = message(Some("b"));
+    (unpinned.pinned, unpinned.pinned_seq) = (false, None);
+    let acked = |on| vec![acked(1, MessageChange::Pin { on })];
+    assert_eq!(faults_with(&[unpinned.clone()], acked(false)), "");
+    assert!(faults_with(&[unpinned], acked(true)).contains(label));
     // Nobody knows the outcome of the last change.
     let unknown = vec![react(false), attempted(reaction(true))];
     assert_eq!(faults(Some("b"), unknown), "");
