@@ -35,12 +35,12 @@ pub async fn killed_mariadb(lab: &mut Lab) -> anyhow::Result<()> {
 
 /// Random nodes are killed at random moments and restarted, while devices change messages at all nodes.
 async fn killed(lab: &mut Lab, kind: DatabaseKind, ack_after: &str) -> anyhow::Result<()> {
-    lab.require_coverage("80 edits", |stats| stats.edits >= 80);
-    lab.require_coverage("10 conflicts", |stats| stats.conflicts >= 10);
-    lab.require_coverage("15 deletions", |stats| stats.deletions >= 15);
-    lab.require_coverage("50 reactions", |stats| stats.reactions >= 50);
-    lab.require_coverage("15 pins", |stats| stats.pins >= 15);
-    lab.require_coverage("15 replies", |stats| stats.replies >= 15);
+    lab.require_coverage("50 edits", |stats| stats.edits >= 50);
+    lab.require_coverage("5 conflicts", |stats| stats.conflicts >= 5);
+    lab.require_coverage("10 deletions", |stats| stats.deletions >= 10);
+    lab.require_coverage("40 reactions", |stats| stats.reactions >= 40);
+    lab.require_coverage("10 pins", |stats| stats.pins >= 10);
+    lab.require_coverage("10 replies", |stats| stats.replies >= 10);
     lab.require_coverage("a repeated change", |stats| {
         stats.message_changes_repeated > 0
     });
@@ -134,7 +134,7 @@ impl ChangeCluster {
             rooms: self.rooms.clone(),
             is_moderator: user == 0,
             emojis: emojis.collect(),
-            replay_limit: is_last.then_some(10),
+            replay_limit: is_last.then_some(3),
             change_interval: Duration::from_millis(lab.by_form(150, 200)),
             // Longer than the log reaches back, in the full form.
             longest_absence: Duration::from_secs(lab.by_form(3, 15)),
