@@ -69,7 +69,7 @@ struct ChangeCluster {
 
 impl ChangeCluster {
     async fn start(lab: &mut Lab, nodes: KilledNodes) -> anyhow::Result<Self> {
-        let (changing, _) = watch::channel(true);
+        let (changing, _) = watch::channel(false);
         let mut cluster = Self {
             addresses: nodes.addresses(),
             nodes,
@@ -93,6 +93,7 @@ impl ChangeCluster {
             cluster.devices.iter().all(Device::is_ready)
         })
         .await?;
+        cluster.changing.send_replace(true);
         Ok(cluster)
     }
 

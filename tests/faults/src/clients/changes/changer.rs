@@ -55,7 +55,7 @@ impl Changer {
         }
     }
 
-    pub async fn run(mut self, changing: watch::Receiver<bool>) {
+    pub async fn run(mut self, mut changing: watch::Receiver<bool>) {
         loop {
             let factor = self.rng.random_range(0.5..1.5);
             let pause = sleep(self.config.change_interval.mul_f64(factor));
@@ -65,7 +65,7 @@ impl Changer {
                     () = &mut pause => break None,
                     changed = self.own_versions.changed() => {
                         let own = self.own_versions.borrow_and_update().clone();
-                        let is_race = |own: &OwnVersion| own.version % RACE == 0;
+                        let is_race = |own: &OwnVersion| own.version.is_multiple_of(RACE);
                         match own {
                             _ if changed.is_err() => return,
                             Some(own) if is_race(&own) => break Some(own),
@@ -74,9 +74,8 @@ impl Changer {
                     }
                 }
             };
-            if !*changing.borrow() {
-                // The device sends nothing more, and drops its end of the channels with the run.
-                std::future::pending::<()>().await;
+            if changing.wait_for(|changing| *changing).await.is_err() {
+                return;
             }
             let wanted = match raced {
                 Some(own) => self.raced(&own),
