@@ -1,4 +1,4 @@
-//! Changes of messages, while nodes are killed: clients fold what they receive, through reconnects to
+//! Changes of messages, while nodes are killed: clients fold all events that they receive, through reconnects to
 //! other nodes, and end with the state that each node's history shows.
 
 use std::net::SocketAddr;
@@ -158,7 +158,7 @@ impl ChangeCluster {
         lab.record_outbox_of_changes(&archive).await?;
         let first = self.addresses[0];
         let heads = lab.heads_of(first, &self.accounts[0], &self.rooms).await?;
-        // The checker finds out what is missing.
+        // The checker finds missing events.
         let _ = eventually("the devices have everything", timeout, async || {
             let has_all = |device: &Device| {
                 let mut heads = heads.iter();

@@ -62,7 +62,7 @@ impl Event {
     }
 }
 
-/// What a client knows of one message. Reactions and pins may be known before the message is.
+/// A client's knowledge of one message. Reactions and pins may be known before the message is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
     pub shown: Option<Shown>,

@@ -56,7 +56,7 @@ pub struct Device {
     tasks: [tokio::task::JoinHandle<()>; 2],
 }
 
-/// What the reader and the changer of a device share.
+/// The state that the reader and the changer of a device share.
 #[derive(Default)]
 struct Shared {
     rooms: BTreeMap<String, RoomState>,

@@ -1,4 +1,4 @@
-//! What a device receives: answers to joins, pages of histories, and events.
+//! Everything that a device receives: answers to joins, pages of histories, and events.
 
 use std::time::Duration;
 

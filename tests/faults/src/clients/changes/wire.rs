@@ -33,7 +33,7 @@ pub fn event(name: &str, event: &Value) -> anyhow::Result<Option<Event>> {
     }))
 }
 
-/// What a message of a history shows, as events.
+/// The events that lead to the state that a message of a history shows.
 ///
 /// # Errors
 /// A field is missing.
