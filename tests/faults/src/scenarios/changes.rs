@@ -37,9 +37,9 @@ pub async fn killed_mariadb(lab: &mut Lab) -> anyhow::Result<()> {
 async fn killed(lab: &mut Lab, kind: DatabaseKind, ack_after: &str) -> anyhow::Result<()> {
     lab.require_coverage("50 edits", |stats| stats.edits >= 50);
     lab.require_coverage("5 conflicts", |stats| stats.conflicts >= 5);
-    lab.require_coverage("10 deletions", |stats| stats.deletions >= 10);
+    lab.require_coverage("5 deletions", |stats| stats.deletions >= 5);
     lab.require_coverage("40 reactions", |stats| stats.reactions >= 40);
-    lab.require_coverage("10 pins", |stats| stats.pins >= 10);
+    lab.require_coverage("5 pins", |stats| stats.pins >= 5);
     lab.require_coverage("10 replies", |stats| stats.replies >= 10);
     lab.require_coverage("a repeated change", |stats| {
         stats.message_changes_repeated > 0
