@@ -36,15 +36,24 @@ const fold = {
   entry(room, id, seq) {
     let entry = room.entries.get(id);
     if (!entry) {
-      entry = { id, seq, version: 0, message: null, deleted: false, reactions: [], reactionsSeq: 0, pinned: false, pinSeq: 0 };
+      entry = { id, seq, author: null, thread: null, at: null, version: 0, message: null, deleted: false };
+      Object.assign(entry, { reactions: [], reactionsSeq: 0, pinned: false, pinSeq: 0 });
       room.entries.set(id, entry);
     }
     return entry;
   },
 
+  // What stays after a deletion, too: the author, the root of the thread, and when the message was sent.
+  describe(entry, { user_id, thread_id, timestamp }) {
+    entry.author ??= user_id ?? null;
+    entry.thread ??= thread_id ?? null;
+    entry.at ??= timestamp ?? null;
+  },
+
   content(room, message) {
+    if (message.deleted) return fold.deletion(room, { ...message, target_seq: message.seq });
     const entry = fold.entry(room, message.id, message.seq);
-    if (message.deleted) return fold.deletion(room, { id: message.id, target_seq: message.seq });
+    fold.describe(entry, message);
     const hasReactions = fold.reactions(entry, message.reactions ?? [], message.reactions_seq ?? 0);
     const hasPin = fold.pin(entry, message.pinned ?? false, message.pinned_seq ?? 0);
     const version = message.version ?? message.seq;
@@ -54,8 +63,10 @@ const fold = {
     return entry;
   },
 
-  deletion(room, { id, target_seq }) {
+  // In the place of a message that nobody receives any more, the event has the message's own number and time.
+  deletion(room, { id, target_seq, seq, user_id, thread_id, timestamp }) {
     const entry = fold.entry(room, id, target_seq);
+    fold.describe(entry, { user_id, thread_id, timestamp: seq === target_seq ? timestamp : undefined });
     if (entry.deleted) return null;
     Object.assign(entry, { version: 0, message: null, deleted: true, reactions: [], reactionsSeq: 0, pinned: false, pinSeq: 0 });
     return entry;

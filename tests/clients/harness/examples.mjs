@@ -20,7 +20,7 @@ export async function serveExamples(lab, { library = true } = {}) {
         const { pathname } = new URL(request.url, 'http://localhost');
         const file = pathname.startsWith(LIBRARY_URL)
             ? library && path.join(LIBRARY, 'dist', path.basename(pathname))
-            : path.join(EXAMPLES, path.basename(pathname));
+            : path.join(EXAMPLES, pathname);
         if (!file || !existsSync(file)) return response.writeHead(404).end();
         const type = file.endsWith('.js') ? 'text/javascript' : 'text/html';
         response.setHeader('content-type', type).end(readFileSync(file));
