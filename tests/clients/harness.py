@@ -35,9 +35,19 @@ TRANSPORTS = {
     "websocket": ["websocket"],
     "upgrade": ["polling", "websocket"],
 }
+# The events of a room that have numbers.
+NUMBERED = [
+    "message",
+    "message_edited",
+    "message_deleted",
+    "reactions_changed",
+    "message_pinned",
+    "message_unpinned",
+]
 EVENTS = [
     "authenticated",
-    "message",
+    *NUMBERED,
+    "read_receipt",
     "room_users",
     "user_joined",
     "user_left",
@@ -197,6 +207,14 @@ class Recorder:
     def messages(self, room):
         """The messages of one room, in the order of their arrival."""
         return self.of("message", lambda message: message["room_id"] == room)
+
+    def numbered(self, room):
+        """The numbered events of one room as `(event, data)`, in the order of their arrival."""
+        return [
+            (name, data)
+            for name, data in self.entries
+            if name in NUMBERED and data["room_id"] == room
+        ]
 
 
 class AsyncClient(Recorder):

@@ -1,9 +1,10 @@
 // The whole chat for every JavaScript client, over every transport, on both backplanes: identity, rooms,
-// order, presence, history, resume.
+// order, presence, history, resume, and messages that change.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { assertNoHole, BACKPLANES, Lab, nodesOn, TRANSPORTS, VERSIONS } from './harness.mjs';
+import { changes, resumeOverChanges } from './harness/changes.mjs';
 
 for (const backplane of BACKPLANES) {
     describe(`on the ${backplane} backplane`, { concurrency: 3, timeout: 120_000 }, () => {
@@ -25,6 +26,12 @@ for (const backplane of BACKPLANES) {
                     chat(lab, near, far, tag, { version, transports }));
                 test(`${label}: resumes without a hole or a repeat after the transport was cut`, async () =>
                     resume(lab, near, far, tag, { version, transports }));
+                // The nodes on Redis have no database here.
+                if (backplane !== 'embedded') continue;
+                test(`${label}: edits, deletes, reacts, pins, reads, replies, syncs`, async () =>
+                    changes(lab, near, tag, { version, transports }));
+                test(`${label}: resumes over changes`, async () =>
+                    resumeOverChanges(lab, near, tag, { version, transports }));
             }
         }
     });

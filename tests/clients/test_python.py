@@ -51,11 +51,12 @@ class LabTest(unittest.IsolatedAsyncioTestCase):
 
 
 def for_each_client(cls):
-    """Adds `test_<name>_<kind>_<transport>_<backplane>` for each method `scenario_<name>`."""
+    """Adds `test_<name>_<kind>_<transport>_<backplane>` for each method `scenario_<name>`. A class may
+    have fewer backplanes."""
     for name in [name for name in vars(cls) if name.startswith("scenario_")]:
         for kind, make in KINDS.items():
             for transport, transports in TRANSPORTS.items():
-                for backplane in BACKPLANES:
+                for backplane in getattr(cls, "BACKPLANES", BACKPLANES):
 
                     async def test(
                         self,

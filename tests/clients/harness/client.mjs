@@ -25,9 +25,20 @@ export const TRANSPORTS = {
     upgrade: ['polling', 'websocket'],
 };
 
+/** The events of a room that have numbers. */
+const NUMBERED = [
+    'message',
+    'message_edited',
+    'message_deleted',
+    'reactions_changed',
+    'message_pinned',
+    'message_unpinned',
+];
+
 const EVENTS = [
     'authenticated',
-    'message',
+    ...NUMBERED,
+    'read_receipt',
     'room_users',
     'user_joined',
     'user_left',
@@ -170,6 +181,13 @@ export class Client {
     /** The messages of one room, in the order of their arrival. */
     received(room_id, from = 0) {
         return this.seen.of('message', (message) => message.room_id === room_id, from);
+    }
+
+    /** The numbered events of one room, as entries `{event, data}` in the order of their arrival. */
+    numbered(room_id, from = 0) {
+        return this.seen.entries
+            .slice(from)
+            .filter(({ event, data }) => NUMBERED.includes(event) && data.room_id === room_id);
     }
 
     /** Waits for a message. */

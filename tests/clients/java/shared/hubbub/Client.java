@@ -19,8 +19,13 @@ import org.json.JSONObject;
 
 /** A Socket.IO client with the record of everything that it received. */
 final class Client {
-    private static final String[] EVENTS = {
-        "authenticated", "message", "room_users", "user_joined", "user_left", "going_away",
+    /** The events of a room that have numbers. */
+    private static final List<String> NUMBERED = List.of(
+        "message", "message_edited", "message_deleted", "reactions_changed", "message_pinned",
+        "message_unpinned");
+
+    private static final String[] OTHER_EVENTS = {
+        "authenticated", "room_users", "user_joined", "user_left", "read_receipt", "going_away",
         "exception", "connect", "disconnect", "connect_error", "error",
     };
 
@@ -36,7 +41,9 @@ final class Client {
         options.reconnectionDelay = 100;
         options.reconnectionDelayMax = 500;
         socket = IO.socket(url, options);
-        for (String name : EVENTS) {
+        List<String> names = new ArrayList<>(NUMBERED);
+        names.addAll(List.of(OTHER_EVENTS));
+        for (String name : names) {
             socket.on(name, arguments -> record(name, arguments.length > 0 ? arguments[0] : null));
         }
     }
@@ -127,6 +134,20 @@ final class Client {
     /** The numbers of all messages that have arrived. */
     List<Integer> seqs() {
         return of("message").stream().map(data -> ((JSONObject) data).optInt("seq")).toList();
+    }
+
+    /** The numbers of all events of a room that have arrived. */
+    synchronized List<Integer> numbers(String room) {
+        return seen.stream().filter(event -> NUMBERED.contains(event.name))
+                .map(event -> (JSONObject) event.data)
+                .filter(data -> room.equals(data.optString("room_id")))
+                .map(data -> data.optInt("seq")).toList();
+    }
+
+    /** Everything that has arrived. */
+    @Override
+    public synchronized String toString() {
+        return seen.toString();
     }
 
     /** Rejoins after each further `connect`, as an application does, and records `resumed`. */
