@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use hubbub::domain::{Epoch, RoomId};
+use hubbub::domain::{Epoch, RoomId, UserId};
 use hubbub::store::{
     ArchiveStore as _, ArchivedEntry, BATCH_ENTRIES, BeginOutcome, CommitOutcome, Fence,
+    PositionStore as _,
 };
 
 use crate::concurrency::{Session, WriteLock, insert, wait_for_a_blocked_session};
@@ -18,6 +19,7 @@ crate::on_every_database!(
     no_entry_of_an_epoch_comes_after_its_end_by_a_fenced_commit,
     a_late_commit_refuses_an_epoch_that_the_room_went_on_without,
     a_late_commit_adds_the_first_epoch_of_a_room,
+    late_commits_of_one_new_epoch_at_once_are_all_accepted,
     a_late_commit_accepts_an_unknown_epoch_up_to_the_end_that_a_restore_recorded,
     of_a_late_commit_and_another_epoch_only_the_first_is_accepted,
     an_attempt_that_is_repeated_counts_as_late,
@@ -189,6 +191,24 @@ async fn a_late_commit_adds_the_first_epoch_of_a_room(store: &TestStore) {
     let stored = [1, 2].map(|seq| (seq, "m".to_owned()));
     assert_eq!(archived(store, "other").await, stored);
     assert_eq!(store.room("other").await.epochs.len(), 1);
+}
+
+async fn late_commits_of_one_new_epoch_at_once_are_all_accepted(store: &TestStore) {
+    for round in 0..30 {
+        let name = format!("room {round}");
+        // The archive knows the room, so that the commits wait for each other where they add the epoch.
+        let joined = (UserId::trusted("ann"), room(&name), 0);
+        store.store.joined(&[joined]).await.unwrap();
+        let rows = [1, 2, 3].map(|seq| in_room(&name, &[in_epoch("e", seq)]));
+        let outcomes = tokio::join!(
+            commit_late(store, &rows[0]),
+            commit_late(store, &rows[1]),
+            commit_late(store, &rows[2]),
+        );
+        let expected = ([Stored].to_vec(), [Stored].to_vec(), [Stored].to_vec());
+        assert_eq!(outcomes, expected, "{round}");
+        assert_eq!(store.room(&name).await.epochs.len(), 1);
+    }
 }
 
 async fn a_late_commit_accepts_an_unknown_epoch_up_to_the_end_that_a_restore_recorded(

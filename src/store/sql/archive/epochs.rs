@@ -284,9 +284,8 @@ pub(super) async fn resolve(
         return Ok(found);
     }
     let added = add_missing(conn, missing, stored(run)?, fence).await?;
-    if added == 0 {
-        return Ok(found);
-    }
+    // Again also if none was added: another commit may have added the same epoch before the lock of the
+    // room, which then is not an unknown one that the fence excludes.
     let expected = found.len() + added;
     let found = find(conn, wanted, &room_nos).await?;
     if found.len() < expected {
