@@ -167,7 +167,7 @@ async fn three_nodes_agree_with_the_model_once_the_archive_has_followed_the_log(
 
 /// Half of them on each database.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes long"]
+#[ignore = "takes two hours or more in a debug build"]
 async fn a_million_operations_on_three_nodes_leave_the_unread_messages_of_the_model() {
     let operations = match std::env::var("UNREAD_OPERATIONS") {
         Ok(operations) => operations.parse().unwrap(),
