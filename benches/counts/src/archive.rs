@@ -11,8 +11,8 @@ use hubbub::domain::{Epoch, RoomId, Timestamp};
 use hubbub::store::sql::{DatabaseUrl, SqlStore, prepare};
 use hubbub::store::{
     ArchiveStore, ArchiveWindow, ArchiveWriter, ArchivedEntry, ArchivedEpoch, ArchivedRoom,
-    ArchivedSend, BeginOutcome, CommitOutcome, DatabaseSettings, Fence, MissingPage, NewEpoch,
-    Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run, StoredKind,
+    ArchivedSend, BeginOutcome, CommitOutcome, DatabaseSettings, DeletedPart, Fence, MissingPage,
+    NewEpoch, Result, RetentionClaim, RetentionRun, RoomAudit, RoomNumber, Run, StoredKind,
 };
 use uuid::Uuid;
 
@@ -171,8 +171,8 @@ impl ArchiveStore for InstantStore {
     async fn expired(&self, _: &RoomId, _: Timestamp) -> Result<Option<u64>> {
         Ok(None)
     }
-    async fn delete_up_to(&self, _: &RoomId, _: u64, _: usize) -> Result<(u64, u64)> {
-        Ok((0, 0))
+    async fn delete_up_to(&self, _: &RoomId, _: u64, _: usize) -> Result<DeletedPart> {
+        Ok(DeletedPart::default())
     }
     async fn count_up_to(&self, _: &RoomId, _: u64) -> Result<(u64, u64)> {
         Ok((0, 0))
