@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{
     ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore,
     NewPosition, Pin, PositionStore, PublishedChange, ReactionChange, ReadPosition, Result,
-    RoomUnread, StoreError, StoredMessage, UserThread, VersionPage,
+    RoomUnread, StoreError, StoredMessage, ThreadCursor, UserThread, VersionPage,
 };
 use crate::domain::{MessageForm, Reaction, RoomId, Timestamp, UserId};
 
@@ -167,7 +167,7 @@ impl PositionStore for NoPositions {
     async fn threads(
         &self,
         _: &UserId,
-        _: Option<(Timestamp, u64)>,
+        _: Option<ThreadCursor>,
         _: usize,
     ) -> Result<Vec<UserThread>> {
         Err(missing())

@@ -138,7 +138,7 @@ async fn a_reply_that_is_added_late_or_deleted_is_counted(test: &TestStore) {
     let is = |replies, last_seq, users: &str| Some((replies, last_seq, users.to_owned()));
     assert_eq!(state().await, is(2, 5, "bob cyd"));
     let mut writer = test.store.writer(0);
-    let rows = in_room("r", &[late.clone()]);
+    let rows = in_room("r", std::slice::from_ref(&late));
     for fence in [Fence::EpochEnds, Fence::None] {
         writer.commit_with(&rows, fence).await.unwrap();
         assert_eq!(state().await, is(3, 5, "zoe bob cyd"));
@@ -156,7 +156,7 @@ async fn a_reply_that_is_added_late_or_deleted_is_counted(test: &TestStore) {
         test.store.delete(&root_of(entry), &by).await.unwrap();
         assert_eq!(state().await, expected);
         // A repeat of its commit changes nothing.
-        let rows = in_room("r", &[entry.clone()]);
+        let rows = in_room("r", std::slice::from_ref(entry));
         writer.commit_with(&rows, Fence::EpochEnds).await.unwrap();
         assert_eq!(state().await, expected);
     }

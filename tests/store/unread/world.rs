@@ -358,7 +358,7 @@ impl World {
     async fn check_threads(&self, index: usize, user: &str) {
         let checked = &self.rooms[index];
         let name = room(&checked.name);
-        let states = self.store.states(&name, 1..=checked.last);
+        let states = self.store.states(&name, 1..=checked.last, true);
         let states = states.await.unwrap().into_iter();
         let found: Vec<_> = states
             .filter_map(|(seq, state)| Some((seq, state.thread?)))
