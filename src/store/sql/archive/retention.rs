@@ -90,8 +90,8 @@ const TABLES: [MessageTable; 8] = [
     message_table!("hubbub_reactions", "seq", "room_no, seq, emoji, user_id"),
     message_table!("hubbub_pins", "seq", "room_no, seq"),
     message_table!("hubbub_replies", "seq", "room_no, root_seq, seq"),
-    message_table!("hubbub_threads", "root_seq", "room_no, root_seq"),
     message_table!("hubbub_mentions", "seq", "user_id, room_no, seq"),
+    message_table!("hubbub_threads", "root_seq", "room_no, root_seq"),
     message_table!(
         "hubbub_thread_positions",
         "root_seq",
@@ -231,7 +231,11 @@ mod tests {
         let name = |table: &MessageTable| table.delete.split(' ').nth(2);
         let names = TABLES.iter().filter_map(name);
         let names: Vec<&str> = ["hubbub_entries"].into_iter().chain(names).collect();
-        let known = [MESSAGE_TABLES, &["hubbub_thread_positions"]].concat();
+        let known = [
+            MESSAGE_TABLES,
+            &["hubbub_threads", "hubbub_thread_positions"],
+        ]
+        .concat();
         assert_eq!(names, known);
     }
 }
