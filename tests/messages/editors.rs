@@ -13,8 +13,8 @@ const EDITORS: usize = 20;
 async fn edit_at_once(editors: &[Client], room: &str, id: &str, version: Option<u64>) -> Vec<u64> {
     let edits = editors.iter().enumerate().map(|(number, editor)| {
         let edit = json!({
-            "room_id": room, "id": id, "content": format!("by editor {number}"),
-            "version": version,
+            "room_id": room, "id": id, "version": version,
+            "content": format!("by editor {number}, having seen {version:?}"),
         });
         editor.ask("edit_message", edit)
     });
