@@ -73,7 +73,7 @@ CREATE TABLE IF NOT EXISTS hubbub_threads (
     last_seq BIGINT NOT NULL,
     last_at BIGINT NOT NULL,
     root_user_id VARBINARY(128) NOT NULL,
-    participants TEXT NOT NULL,
+    participants MEDIUMBLOB NOT NULL,
     PRIMARY KEY (room_no, root_seq),
     KEY hubbub_threads_root_user (root_user_id, room_no, root_seq)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
