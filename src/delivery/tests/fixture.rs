@@ -189,6 +189,9 @@ impl FakeLog {
             },
         );
         span.past.insert(0, Head { seq: end, ..old });
+        for past in &mut span.past {
+            past.seq = past.seq.min(end);
+        }
     }
 
     /// Loses everything, and begins a new epoch.
