@@ -44,21 +44,40 @@ pub(super) fn check<'a>(facts: &[Observed<'a>], faults: &mut Faults) -> Historie
     for Observed { at, fact, .. } in facts {
         if let ChangeFact::Final {
             observer,
+            is_history,
             room,
             messages,
-            ..
         } = fact
         {
             let history = histories.0.get(&**room);
+            let messages = messages.iter().map(|message| {
+                let kept = history.and_then(|history| history.get(&message.seq));
+                match kept {
+                    Some(kept) if !is_history => with_numbers_of(message.clone(), kept),
+                    _ => message.clone(),
+                }
+            });
             compare(
                 (*at, observer, room),
                 history.unwrap_or(&BTreeMap::new()),
-                messages,
+                &messages.collect::<Vec<_>>(),
                 faults,
             );
         }
     }
     histories
+}
+
+/// A client that has learnt of reactions or a pin from a page, before their announcement, has the position of
+/// the page as their number, which may be higher than that of the announcement.
+fn with_numbers_of(mut folded: FinalMessage, kept: &FinalMessage) -> FinalMessage {
+    if folded.pinned == kept.pinned && folded.pinned_seq > kept.pinned_seq {
+        folded.pinned_seq = kept.pinned_seq;
+    }
+    if folded.reactions == kept.reactions && folded.reactions_seq > kept.reactions_seq {
+        folded.reactions_seq = kept.reactions_seq;
+    }
+    folded
 }
 
 /// Each message that differs is a fault.

@@ -198,7 +198,7 @@ fn a_final_state_that_differs_in_one_field_is_found() {
         |message| message.pinned = false,
         |message| message.pinned_seq = None,
         |message| message.reactions.clear(),
-        |message| message.reactions_seq = Some(7),
+        |message| message.reactions_seq = Some(5),
         |message| message.thread_id = Some("root".into()),
     ];
     for observer in ["node-3", "phone"] {
@@ -216,6 +216,29 @@ fn a_final_state_that_differs_in_one_field_is_found() {
         assert_found(Some("b"), vec![last(observer, &both)], label);
         assert_found(None, vec![last(observer, &[message(Some("b"))])], label);
     }
+}
+
+#[test]
+fn a_client_may_know_reactions_and_pins_by_later_numbers() {
+    let label = "history and folded state differ";
+    let later = FinalMessage {
+        pinned_seq: Some(9),
+        reactions_seq: Some(9),
+        ..message(Some("b"))
+    };
+    let folded = |message: FinalMessage| vec![last("phone", &[message])];
+    assert_eq!(faults(Some("b"), folded(later.clone())), "");
+    assert_found(Some("b"), vec![last("node-3", &[later.clone()])], label);
+    let no_pin = FinalMessage {
+        pinned: false,
+        ..later.clone()
+    };
+    assert_found(Some("b"), folded(no_pin), label);
+    let earlier = FinalMessage {
+        reactions_seq: Some(5),
+        ..later
+    };
+    assert_found(Some("b"), folded(earlier), label);
 }
 
 #[test]
