@@ -11,6 +11,7 @@ mod ids;
 mod jobs;
 mod metrics;
 mod overdue;
+mod own_rows;
 mod payloads;
 mod positions;
 mod progress;
@@ -24,7 +25,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 use crate::backplane::{Lifecycle, RoomLog};
@@ -45,6 +46,8 @@ pub use publications::Publications;
 const BATCH: usize = 200;
 /// How long a row belongs to the worker that has claimed it.
 const LEASE: Duration = Duration::from_secs(15);
+/// The same for a row that the transaction of this process has claimed: shorter, since it is published at once.
+const OWN_LEASE: Duration = Duration::from_secs(8);
 /// The longest time between two looks at the outbox: rows of other programs, and of workers that have
 /// ended, are found by them.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -66,6 +69,10 @@ pub struct Worker {
     publications: Arc<Publications>,
     /// Limits the reads of forms.
     reads: Semaphore,
+    /// Limits the rooms that are published to at the same time.
+    rooms: Semaphore,
+    /// Rows behind those of this process may be due now.
+    own_row_ended: Notify,
     log: Arc<dyn RoomLog>,
     lifecycle: Arc<dyn Lifecycle>,
     /// The archive's id, which makes the ids of entries differ between deployments.
@@ -123,6 +130,8 @@ impl Worker {
             outbox,
             publications: Publications::new(messages.clone()),
             reads: Semaphore::new(announcements::CONCURRENT_READS),
+            rooms: Semaphore::new(CONCURRENT_ROOMS),
+            own_row_ended: Notify::new(),
             messages,
             log,
             lifecycle,
@@ -148,7 +157,13 @@ impl Worker {
 
     /// Publishes rows until `stopped` is true, and then returns once those that it holds are published
     /// or postponed.
-    pub async fn run_until(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+    pub async fn run_until(self: Arc<Self>, stopped: watch::Receiver<bool>) {
+        let rows = self.outbox.own_rows(OWN_LEASE);
+        let own_rows = self.clone().publish_own_rows(rows, stopped.clone());
+        tokio::join!(own_rows, self.publish_due_rows(stopped));
+    }
+
+    async fn publish_due_rows(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let mut rooms = Rooms::new(self.clone());
         let mut positions = Positions::new(self.clone());
         while !*stopped.borrow() {
@@ -165,6 +180,7 @@ impl Worker {
                 () = self.outbox.added() => {}
                 // Later rows of its room are due now.
                 () = rooms.one_ended() => {}
+                () = self.own_row_ended.notified() => {}
                 () = positions.one_ended() => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {}
             }
@@ -204,7 +220,7 @@ impl Worker {
     pub async fn publish_due(&self) -> Result<usize, StoreError> {
         let Claimed { count, rooms } = self.claim(BATCH).await?;
         for (room, rows) in rooms {
-            self.publish_to(&room, rows, tokio::time::Instant::now())
+            self.publish_to(&room, rows, tokio::time::Instant::now() + LEASE)
                 .await?;
         }
         Ok(count)

@@ -21,10 +21,10 @@ impl Worker {
         &self,
         room: &RoomId,
         rows: Vec<OutboxRow>,
-        claimed_at: Instant,
+        lease_end: Instant,
     ) -> Result<(), StoreError> {
         // Then the rows may belong to another worker soon, which goes on with the first that is left.
-        let deadline = claimed_at + (LEASE - LEASE_MARGIN);
+        let deadline = lease_end - LEASE_MARGIN;
         let mut progress = Progress::default();
         let mut left = self.announcements(room, rows, &mut progress);
         self.skip_published(room, &mut left, deadline, &mut progress)
@@ -37,7 +37,7 @@ impl Worker {
                     .await;
             }
             let is_over = left.is_empty() || progress.postponed.is_some();
-            self.record(&progress, &left, claimed_at + LEASE).await?;
+            self.record(&progress, &left, lease_end).await?;
             if is_over || Instant::now() >= deadline {
                 return Ok(());
             }

@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{BATCH, CONCURRENT_ROOMS, Claimed, ERROR_PAUSE, MAX_HELD, POLL_INTERVAL, Worker};
+use super::{BATCH, Claimed, ERROR_PAUSE, LEASE, MAX_HELD, POLL_INTERVAL, Worker};
 
 /// The rooms with rows that are being published.
 pub(super) struct Rooms {
     worker: Arc<Worker>,
     running: JoinSet<()>,
-    slots: Arc<Semaphore>,
     held: Arc<AtomicUsize>,
 }
 
@@ -35,7 +33,6 @@ impl Rooms {
         Self {
             worker,
             running: JoinSet::new(),
-            slots: Arc::new(Semaphore::new(CONCURRENT_ROOMS)),
             held: Arc::default(),
         }
     }
@@ -60,19 +57,19 @@ impl Rooms {
     }
 
     fn start(&mut self, claimed: Claimed) {
-        let claimed_at = Instant::now();
+        let lease_end = Instant::now() + LEASE;
         for (room, rows) in claimed.rooms {
             self.held.fetch_add(rows.len(), Ordering::AcqRel);
             let held = Held {
                 rows: rows.len(),
                 all: self.held.clone(),
             };
-            let (worker, slots) = (self.worker.clone(), self.slots.clone());
+            let worker = self.worker.clone();
             self.running.spawn(async move {
                 let _held = held;
-                let _slot = slots.acquire().await;
+                let _slot = worker.rooms.acquire().await;
                 // The rows are due again after their lease.
-                if let Err(error) = worker.publish_to(&room, rows, claimed_at).await {
+                if let Err(error) = worker.publish_to(&room, rows, lease_end).await {
                     tracing::warn!(%error, %room, "outbox: the database can't be reached");
                 }
             });

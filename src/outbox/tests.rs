@@ -18,7 +18,7 @@ use crate::backplane::{
 };
 use crate::domain::{Change, Head, NewMessage};
 use crate::store::testing::{FakeMessages, MessageCalls};
-use crate::store::{Claim, OutboxId, Result, RowState};
+use crate::store::{Claim, OutboxId, OwnRows, Result, RowState};
 
 /// An outbox with rows in memory. So many calls of `done` fail.
 #[derive(Default)]
@@ -95,6 +95,10 @@ fn no_messages() -> Arc<dyn MessageStore> {
 impl Outbox for Rows {
     async fn added(&self) {
         std::future::pending().await
+    }
+
+    fn own_rows(&self, _: Duration) -> OwnRows {
+        OwnRows::none()
     }
 
     async fn claim(&self, limit: usize, _: Duration) -> Result<Vec<OutboxRow>> {

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Result;
 use crate::domain::RoomId;
@@ -73,11 +75,55 @@ pub struct RowState {
     pub reason: Option<String>,
 }
 
+/// A row that was claimed by the transaction that has added it.
+#[derive(Debug)]
+pub struct OwnRow {
+    /// The row.
+    pub row: OutboxRow,
+    /// The lease ends so long after this, or later.
+    pub claimed_at: Instant,
+}
+
+/// The rows that transactions of this process add and claim: see [`Outbox::own_rows`]. Once it is dropped, they
+/// claim none. Those that it still has are due again after their lease.
+#[derive(Debug)]
+pub struct OwnRows(mpsc::Receiver<OwnRow>);
+
+impl OwnRows {
+    /// The receiver of rows, and their sender. At most so many wait.
+    pub(crate) fn channel(capacity: usize) -> (mpsc::Sender<OwnRow>, Self) {
+        let (sender, receiver) = mpsc::channel(capacity);
+        (sender, Self(receiver))
+    }
+
+    /// Of an outbox without such rows.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::channel(1).1
+    }
+
+    /// The next row; `None` once there will be none any more. Safe to cancel.
+    pub async fn next(&mut self) -> Option<OwnRow> {
+        self.0.recv().await
+    }
+
+    /// Prevents later transactions from claiming their rows. Those under way still may.
+    pub fn close(&mut self) {
+        self.0.close();
+    }
+}
+
 /// The announcements of the outbox; its jobs are those of [`JobQueue`](super::JobQueue). Rows are added by the transactions that cause them; times come from the database's clock.
 #[async_trait]
 pub trait Outbox: Send + Sync {
     /// Returns once this process has added rows since the last call. One call at a time may wait.
     async fn added(&self);
+
+    /// From now on, transactions of this process that change messages claim the row that they add, for the time
+    /// of the lease, if no other row of its room waits; so it can be published without a
+    /// [`claim`](Self::claim). The rows come in the order of their commits. Replaces what an earlier call has
+    /// returned, which gets no more rows.
+    fn own_rows(&self, lease: Duration) -> OwnRows;
 
     /// Claims at most `limit` rows with a room that are due, for the time of the lease: until then no other call
     /// claims them. A row is claimed only together with, or after, all earlier rows of its room that

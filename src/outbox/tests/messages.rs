@@ -155,7 +155,11 @@ async fn a_change_is_rendered_when_it_is_published_and_not_when_it_is_claimed() 
     };
     test.messages.0.forms.lock().insert(7, newest.clone());
     let now = Instant::now();
-    test.worker.publish_to(&room(), rows, now).await.unwrap();
+    let lease_end = now + LEASE;
+    test.worker
+        .publish_to(&room(), rows, lease_end)
+        .await
+        .unwrap();
 
     let announced = test.announced();
     assert_eq!(announced.len(), 1);

@@ -238,7 +238,7 @@ fn shared_pool(connector: Connector, settings: &Settings) -> Arc<Pool> {
 
 /// Runs a call in a task of its own: a statement or transaction that is under way is never cancelled
 /// with the request that caused it.
-async fn spawned<T: Send + 'static>(
+pub(super) async fn spawned<T: Send + 'static>(
     call: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     match tokio::spawn(call).await {

@@ -3,6 +3,7 @@
 //! The number of attempts, which each claim raises, identifies a claim.
 
 mod front;
+mod own;
 mod urgent;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,8 +20,9 @@ use super::store::SqlStore;
 use super::unread;
 use super::value::{Arg, Text, args};
 use crate::domain::RoomId;
-use crate::store::{Claim, NewRow, Outbox, OutboxId, OutboxRow, Result, RowState};
+use crate::store::{Claim, NewRow, Outbox, OutboxId, OutboxRow, OwnRows, Result, RowState};
 use front::Selection;
+pub(super) use own::{OwnClaim, OwnRowQueue, claim_own};
 
 /// The most rows that one call claims, and one statement changes: a list has at most 500.
 pub(super) const MAX_ROWS: usize = 500;
@@ -193,6 +195,10 @@ impl Outbox for SqlStore {
         self.rows_announced().await;
     }
 
+    fn own_rows(&self, lease: Duration) -> OwnRows {
+        self.own_row_queue().open(lease)
+    }
+
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>> {
         let limit = limit.min(MAX_ROWS);
         let lease = millis(lease);
@@ -206,8 +212,10 @@ impl Outbox for SqlStore {
                     let mut selection = Selection::new(now, limit);
                     front::choose_urgent(conn, &mut selection).await?;
                     front::choose_in_order(conn, &mut selection).await?;
+                    let busy = front::busy_rooms(conn, &selection).await?;
                     let free = lock_free(conn, &selection.chosen).await?;
-                    let rows = load(conn, &selection.chosen, now).await?;
+                    let mut rows = load(conn, &selection.chosen, now).await?;
+                    rows.retain(|row| !row.1.as_ref().is_some_and(|room| busy.contains(&room.0)));
                     let rows = without_later_ones(rows, &free);
                     self::lease(conn, &rows, now, now + lease).await?;
                     Ok(rows.into_iter().map(|row| loaded(row, 1, now)).collect())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::db::{Db, Settings};
+use super::outbox::OwnRowQueue;
 use super::pool::PoolStats;
 use super::unread::Behind;
 use crate::store::Result;
@@ -17,6 +18,7 @@ pub struct SqlStore {
     outbox_added: Arc<Notify>,
     /// The same, for jobs.
     jobs_added: Arc<Notify>,
+    own_rows: Arc<OwnRowQueue>,
     behind: Arc<Behind>,
 }
 
@@ -32,6 +34,7 @@ impl SqlStore {
             db,
             outbox_added: Arc::default(),
             jobs_added: Arc::default(),
+            own_rows: Arc::default(),
             behind: Arc::default(),
         })
     }
@@ -49,6 +52,11 @@ impl SqlStore {
     pub(super) fn announce_rows(&self) {
         self.outbox_added.notify_one();
         self.jobs_added.notify_one();
+    }
+
+    /// The rows that transactions claim for the worker of this process.
+    pub(super) fn own_row_queue(&self) -> &OwnRowQueue {
+        &self.own_rows
     }
 
     pub(super) async fn rows_announced(&self) {

@@ -5,6 +5,7 @@ mod deletions;
 mod edits;
 mod fixture;
 mod given_up;
+mod own_rows;
 mod projection;
 mod reactions;
 mod versions;

@@ -1,8 +1,11 @@
 //! Deletes a message.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::Committed;
 use super::target::{self, NewChange, Target};
 use crate::domain::MessageChangeKind;
 use crate::store::sql::conn::Conn;
@@ -13,18 +16,26 @@ use crate::store::sql::unread;
 use crate::store::sql::value::args;
 use crate::store::{Announced, ChangeOutcome, Changer, MessageRef, Result, StoredKind};
 
-pub(super) async fn delete(db: &Db, message: &MessageRef, by: &Changer) -> Result<ChangeOutcome> {
+pub(super) async fn delete(
+    db: &Db,
+    message: &MessageRef,
+    by: &Changer,
+    lease: Option<Duration>,
+) -> Result<Committed> {
     let (message, by) = (message.clone(), by.clone());
-    let outcome = db
+    let committed = db
         .transaction(move |conn| {
             let (message, by) = (message.clone(), by.clone());
-            Box::pin(async move { delete_in(conn, &message, &by).await })
+            Box::pin(async move {
+                let outcome = delete_in(conn, &message, &by).await?;
+                target::with_own_row(conn, &message.room, outcome, lease).await
+            })
         })
         .await?;
-    if matches!(outcome, ChangeOutcome::Changed(_)) {
+    if matches!(committed.0, ChangeOutcome::Changed(_)) {
         db.scrub_log();
     }
-    Ok(outcome)
+    Ok(committed)
 }
 
 async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outcome<ChangeOutcome> {

@@ -1,7 +1,9 @@
 //! Edits a message.
 
+use std::time::Duration;
+
 use super::target::{self, NewChange, StateRow, Target};
-use super::{loaded, state, versions};
+use super::{Committed, loaded, state, versions};
 use crate::domain::{MessageChangeKind, UserId};
 use crate::store::sql::archive::entries;
 use crate::store::sql::archive::projection;
@@ -11,11 +13,18 @@ use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::args;
 use crate::store::{Announced, ChangeOutcome, EditedRecord, MAX_RECORD_BYTES, MessageEdit, Result};
 
-pub(super) async fn edit(db: &Db, edit: &MessageEdit) -> Result<ChangeOutcome> {
+pub(super) async fn edit(
+    db: &Db,
+    edit: &MessageEdit,
+    lease: Option<Duration>,
+) -> Result<Committed> {
     let edit = edit.clone();
     db.transaction(move |conn| {
         let edit = edit.clone();
-        Box::pin(async move { edit_in(conn, &edit).await })
+        Box::pin(async move {
+            let outcome = edit_in(conn, &edit).await?;
+            target::with_own_row(conn, &edit.message.room, outcome, lease).await
+        })
     })
     .await
 }

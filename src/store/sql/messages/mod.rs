@@ -32,37 +32,41 @@ mod threads;
 mod versions;
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub(super) use forms::of_room as forms;
 
+use super::db::spawned;
+use super::outbox::OwnClaim;
 use super::store::SqlStore;
 use super::value::{Text, loaded};
 use crate::domain::{MessageChangeKind, MessageForm, Reaction, RoomId, UserId};
 use crate::store::{
-    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore, Pin,
-    PublishedChange, ReactionChange, Result, StoredKind, StoredMessage, VersionPage,
+    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore,
+    OutboxRow, Pin, PublishedChange, ReactionChange, Result, StoredKind, StoredMessage,
+    VersionPage,
 };
 
 #[async_trait]
 impl MessageStore for SqlStore {
     async fn edit(&self, edit: &MessageEdit) -> Result<ChangeOutcome> {
-        let outcome = edit::edit(self.db(), edit).await?;
-        self.announce_change(&outcome);
-        Ok(outcome)
+        let (db, edit) = (self.db().clone(), edit.clone());
+        self.change(move |lease| async move { edit::edit(&db, &edit, lease).await })
+            .await
     }
 
     async fn delete(&self, message: &MessageRef, by: &Changer) -> Result<ChangeOutcome> {
-        let outcome = delete::delete(self.db(), message, by).await?;
-        self.announce_change(&outcome);
-        Ok(outcome)
+        let (db, message, by) = (self.db().clone(), message.clone(), by.clone());
+        self.change(move |lease| async move { delete::delete(&db, &message, &by, lease).await })
+            .await
     }
 
     async fn pin(&self, message: &MessageRef, by: &Changer, on: bool) -> Result<ChangeOutcome> {
-        let outcome = pins::pin(self.db(), message, by, on).await?;
-        self.announce_change(&outcome);
-        Ok(outcome)
+        let (db, message, by) = (self.db().clone(), message.clone(), by.clone());
+        self.change(move |lease| async move { pins::pin(&db, &message, &by, on, lease).await })
+            .await
     }
 
     async fn react(&self, changes: &[ReactionChange]) -> Result<Vec<ChangeOutcome>> {
@@ -128,12 +132,29 @@ impl MessageStore for SqlStore {
     }
 }
 
+/// The outcome of a change that is committed, and the row of the outbox that its transaction has claimed.
+type Committed = (ChangeOutcome, Option<OutboxRow>);
+
 impl SqlStore {
-    /// Announces the row that a change has added.
-    fn announce_change(&self, outcome: &ChangeOutcome) {
-        if let ChangeOutcome::Changed(_) = outcome {
-            self.announce_rows();
-        }
+    /// Makes a change, with the lease for its row if it may claim one. In a task of its own, so that the
+    /// worker gets the row also if the caller gives up.
+    async fn change<F>(&self, change: impl FnOnce(Option<Duration>) -> F) -> Result<ChangeOutcome>
+    where
+        F: Future<Output = Result<Committed>> + Send + 'static,
+    {
+        let claim = self.own_row_queue().claim();
+        let change = change(claim.as_ref().map(OwnClaim::lease));
+        let store = self.clone();
+        spawned(async move {
+            let (outcome, row) = change.await?;
+            match (claim, row) {
+                (Some(claim), Some(row)) => claim.hand_over(row),
+                _ if matches!(outcome, ChangeOutcome::Changed(_)) => store.announce_rows(),
+                _ => {}
+            }
+            Ok(outcome)
+        })
+        .await
     }
 }
 

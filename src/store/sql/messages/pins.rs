@@ -1,7 +1,9 @@
 //! Pinned messages.
 
+use std::time::Duration;
+
 use super::target::{self, NewChange, Target};
-use super::{loaded, state, user};
+use super::{Committed, loaded, state, user};
 use crate::domain::{MessageChangeKind, RoomId, Timestamp};
 use crate::store::sql::accounts::now;
 use crate::store::sql::archive;
@@ -17,11 +19,15 @@ pub(super) async fn pin(
     message: &MessageRef,
     by: &Changer,
     on: bool,
-) -> Result<ChangeOutcome> {
+    lease: Option<Duration>,
+) -> Result<Committed> {
     let (message, by) = (message.clone(), by.clone());
     db.transaction(move |conn| {
         let (message, by) = (message.clone(), by.clone());
-        Box::pin(async move { pin_in(conn, &message, &by, on).await })
+        Box::pin(async move {
+            let outcome = pin_in(conn, &message, &by, on).await?;
+            target::with_own_row(conn, &message.room, outcome, lease).await
+        })
     })
     .await
 }

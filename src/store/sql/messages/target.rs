@@ -1,8 +1,10 @@
 //! The message that a change is about: finding it, locking it, and recording the change.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
-use super::{MESSAGE_KINDS, loaded, stored_kind, user};
+use super::{Committed, MESSAGE_KINDS, loaded, stored_kind, user};
 use crate::domain::{MessageChangeKind, RoomId, UserId};
 use crate::store::sql::accounts::now;
 use crate::store::sql::archive::entries::{self, WithEntry, entry_columns};
@@ -297,6 +299,28 @@ pub(super) async fn record(
     Ok(target.changed(Announced::ByRow {
         revision: loaded(revision),
     }))
+}
+
+/// The outcome of a transaction that is about to commit, and the row that it has added, if it may claim that.
+/// Rows of one message need no more order than the lock of the message gives them.
+pub(super) async fn with_own_row(
+    conn: &mut Conn,
+    room: &RoomId,
+    outcome: ChangeOutcome,
+    lease: Option<Duration>,
+) -> Outcome<Committed> {
+    let has_row = matches!(
+        outcome,
+        ChangeOutcome::Changed(Changed {
+            announcement: Announced::ByRow { .. },
+            ..
+        })
+    );
+    let row = match lease {
+        Some(lease) if has_row => outbox::claim_own(conn, room, lease).await?,
+        _ => None,
+    };
+    Ok((outcome, row))
 }
 
 fn change_row(target: &Target, kind: MessageChangeKind, revision: i64, user: &UserId) -> ChangeRow {

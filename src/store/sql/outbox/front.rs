@@ -5,7 +5,7 @@
 //! room that must wait, holds up no other. Rows that announce positions have no order, and are chosen by
 //! themselves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::domain::Change;
@@ -45,6 +45,8 @@ pub(super) struct Selection {
     /// In the order in which they should be published.
     pub chosen: Vec<i64>,
     rooms: HashMap<String, Room>,
+    /// The rooms of chosen rows that had a later time: later rows may have been claimed before them.
+    delayed: BTreeSet<String>,
     /// The earliest time at which another row may be due.
     next: Option<i64>,
 }
@@ -64,6 +66,7 @@ impl Selection {
             limit,
             chosen: Vec::new(),
             rooms: HashMap::new(),
+            delayed: BTreeSet::new(),
             next: None,
         }
     }
@@ -84,7 +87,8 @@ impl Selection {
     /// Chooses the next row of a room, if it may be claimed now. It must not be claimed before an earlier
     /// row of its room that is claimed or postponed.
     fn offer(&mut self, (id, room, due_at, lease_until, attempts): Waiting) {
-        let room = self.rooms.entry(room.0).or_default();
+        let name = room.0;
+        let room = self.rooms.entry(name.clone()).or_default();
         if room.is_closed {
             room.passed += 1;
             return;
@@ -92,6 +96,9 @@ impl Selection {
         let available_at = due_at.max(lease_until);
         if available_at <= self.now {
             self.chosen.push(id);
+            if due_at > 0 && attempts == 0 {
+                self.delayed.insert(name);
+            }
             room.chosen += 1;
             room.is_closed = room.chosen >= MAX_ROWS_OF_ROOM;
             return;
@@ -152,6 +159,19 @@ pub(super) async fn choose_urgent(conn: &mut Conn, selection: &mut Selection) ->
         selection.rooms.entry(room.0).or_default().is_closed = true;
     }
     Ok(())
+}
+
+/// The rooms of chosen rows that have a claimed row: these rows wait for it. Only a row that had a later time
+/// can be chosen before a claimed one.
+pub(super) async fn busy_rooms(conn: &mut Conn, selection: &Selection) -> Outcome<HashSet<String>> {
+    const BUSY: &str = concat!(
+        "SELECT DISTINCT room_id FROM hubbub_outbox WHERE lease_until > ? AND state + 0 = 0 AND ",
+        in_order!("type"),
+        " AND room_id IN ({list})"
+    );
+    let rooms = selection.delayed.iter().map(String::as_str);
+    let busy: Vec<(Text,)> = conn.all_of_list(BUSY, args![selection.now], rooms).await?;
+    Ok(busy.into_iter().map(|(Text(room),)| room).collect())
 }
 
 /// Chooses rows in their order, as many as the selection still takes.
