@@ -54,10 +54,13 @@ async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outco
         let at_message = Announced::At(target.entry.seq);
         return Ok(target.changed(announced.unwrap_or(at_message)));
     }
-    let row = target::lock_state_row(conn, &target).await?;
+    let mut row = target::lock_state_row(conn, &target).await?;
     let thread = thread(&target.entry.record).map(|thread| thread.to_string());
     forget_content(conn, &target).await?;
-    target::ensure_state_row(conn, (target.room_no, target.seq)).await?;
+    if !row.exists {
+        target::ensure_state_row(conn, (target.room_no, target.seq)).await?;
+        row.exists = true;
+    }
     let values = args![by.user.as_str(), thread, target.room_no, target.seq];
     conn.run(FORGET, values).await?;
     idempotency::redact(conn, &target.entry.id.to_string()).await?;

@@ -53,7 +53,11 @@ async fn edit_in(conn: &mut Conn, edit: &MessageEdit) -> Outcome<ChangeOutcome> 
         return Ok(target.changed(announced.unwrap_or(never)));
     }
     let row = target::lock_state_row(conn, &target).await?;
-    let pending = match target::last_change(conn, &target, kind).await? {
+    let last = match row.revision {
+        0 => None,
+        _ => target::last_change(conn, &target, kind).await?,
+    };
+    let pending = match last {
         Some(last) if target::is_pending(conn, &last).await? => Some(last),
         _ => None,
     };

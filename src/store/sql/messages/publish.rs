@@ -83,8 +83,12 @@ async fn done_in(conn: &mut Conn, published: &[PublishedChange]) -> Outcome<()> 
             by_number.extend(by_room.remove(&room).map(|changes| (room_no, changes)));
         }
     }
-    for (room_no, changes) in &by_number {
-        lock_messages(conn, *room_no, changes).await?;
+    // Without others, and without reactions that are read first, the first update is lock enough.
+    let is_one_change = matches!(published, [change] if change.row.revision > 0);
+    if !is_one_change {
+        for (room_no, changes) in &by_number {
+            lock_messages(conn, *room_no, changes).await?;
+        }
     }
     for (room_no, changes) in by_number {
         for change in changes {

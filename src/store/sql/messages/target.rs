@@ -6,7 +6,6 @@ use uuid::Uuid;
 
 use super::{Committed, MESSAGE_KINDS, loaded, stored_kind, user};
 use crate::domain::{MessageChangeKind, RoomId, UserId};
-use crate::store::sql::accounts::now;
 use crate::store::sql::archive::entries::{self, WithEntry, entry_columns};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::fault::Outcome;
@@ -150,6 +149,7 @@ pub(super) async fn lock(
 /// A row of `hubbub_messages`, or the state of a message without one.
 #[derive(Debug)]
 pub(super) struct StateRow {
+    pub exists: bool,
     pub revision: i64,
     /// The version that is published; `None` without an edit or a deletion.
     pub version: Option<i64>,
@@ -168,8 +168,13 @@ pub(super) async fn lock_state_row(conn: &mut Conn, target: &Target) -> Outcome<
         WHERE room_no = ? AND seq = ? {for_update}";
     let key = args![target.room_no, target.seq];
     let found: Option<(i64, Option<i64>)> = conn.first(LOCK, key).await?;
+    let exists = found.is_some();
     let (revision, version) = found.unwrap_or_default();
-    Ok(StateRow { revision, version })
+    Ok(StateRow {
+        exists,
+        revision,
+        version,
+    })
 }
 
 /// A recorded change.
@@ -273,14 +278,13 @@ pub(super) async fn record(
 ) -> Outcome<ChangeOutcome> {
     const ADD: &str = "INSERT INTO hubbub_message_changes \
         (room_no, seq, revision, kind, form, at, outbox_id, user_id, record) \
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        VALUES (?, ?, ?, ?, ?, {now}, ?, ?, ?)";
+    const BEGIN: &str = "INSERT INTO hubbub_messages (revision, room_no, seq) VALUES (?, ?, ?)";
     const RAISE: &str = "UPDATE hubbub_messages SET revision = ? WHERE room_no = ? AND seq = ?";
-    ensure_state_row(conn, (target.room_no, target.seq)).await?;
     let revision = row.revision + 1;
     let announcement = change_row(target, change.kind, revision, change.by);
     let outbox_row =
         outbox::add_one(conn, new_row(&target.room, change.kind, &announcement), 0).await?;
-    let now = now(conn).await?;
     let (form, record) = change.before;
     let values = args![
         target.room_no,
@@ -288,14 +292,14 @@ pub(super) async fn record(
         revision,
         stored_kind(change.kind),
         form,
-        now,
         outbox_row,
         change.by.as_str(),
         record,
     ];
-    conn.run(ADD, values).await?;
-    conn.run(RAISE, args![revision, target.room_no, target.seq])
+    let raise = if row.exists { RAISE } else { BEGIN };
+    conn.run(raise, args![revision, target.room_no, target.seq])
         .await?;
+    conn.run(ADD, values).await?;
     Ok(target.changed(Announced::ByRow {
         revision: loaded(revision),
     }))
