@@ -6,7 +6,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::Committed;
-use super::target::{self, NewChange, Target};
+use super::target::{self, NewChange, StateRow, Target};
 use crate::domain::MessageChangeKind;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
@@ -39,6 +39,8 @@ pub(super) async fn delete(
 }
 
 async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outcome<ChangeOutcome> {
+    const BEGIN: &str = "INSERT INTO hubbub_messages (deleted_by, deleted_thread, room_no, seq) \
+        VALUES (?, ?, ?, ?)";
     const FORGET: &str = "UPDATE hubbub_messages SET deleted_by = ?, deleted_thread = ?, reactions = NULL, \
          reactions_seq = NULL, reactions_row = NULL WHERE room_no = ? AND seq = ?";
     let Some(target) = target::lock(conn, message, by).await? else {
@@ -56,13 +58,11 @@ async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outco
     }
     let mut row = target::lock_state_row(conn, &target).await?;
     let thread = thread(&target.entry.record).map(|thread| thread.to_string());
-    forget_content(conn, &target).await?;
-    if !row.exists {
-        target::ensure_state_row(conn, (target.room_no, target.seq)).await?;
-        row.exists = true;
-    }
+    forget_content(conn, &target, &row).await?;
     let values = args![by.user.as_str(), thread, target.room_no, target.seq];
-    conn.run(FORGET, values).await?;
+    let forget = if row.exists { FORGET } else { BEGIN };
+    conn.run(forget, values).await?;
+    row.exists = true;
     idempotency::redact(conn, &target.entry.id.to_string()).await?;
     unread::delete_reply(conn, (target.room_no, target.seq)).await?;
     unread::message_deleted(conn, target.room_no, target.seq).await?;
@@ -75,20 +75,25 @@ async fn delete_in(conn: &mut Conn, message: &MessageRef, by: &Changer) -> Outco
 }
 
 /// Removes the content of a message, with all that others have added to it. The numbers of its changes stay.
-async fn forget_content(conn: &mut Conn, target: &Target) -> Outcome<()> {
+async fn forget_content(conn: &mut Conn, target: &Target, row: &StateRow) -> Outcome<()> {
     const CONTENT: &str = "UPDATE hubbub_entries SET kind = ?, form = 0, record = ? \
         WHERE room_no = ? AND seq = ?";
     const VERSIONS: &str = "UPDATE hubbub_message_changes SET form = 0, record = ? \
         WHERE room_no = ? AND seq = ?";
-    const OTHERS: [&str; 3] = [
+    const MENTIONS: &str = "DELETE FROM hubbub_mentions WHERE room_no = ? AND seq = ?";
+    const OTHERS: [&str; 2] = [
         "DELETE FROM hubbub_reactions WHERE room_no = ? AND seq = ?",
         "DELETE FROM hubbub_pins WHERE room_no = ? AND seq = ?",
-        "DELETE FROM hubbub_mentions WHERE room_no = ? AND seq = ?",
     ];
     let (room_no, seq) = (target.room_no, target.seq);
     let nothing = Vec::<u8>::new;
     let values = args![StoredKind::DELETED.0, nothing(), room_no, seq];
     conn.run(CONTENT, values).await?;
+    conn.run(MENTIONS, args![room_no, seq]).await?;
+    if !row.exists {
+        // It was never changed.
+        return Ok(());
+    }
     conn.run(VERSIONS, args![nothing(), room_no, seq]).await?;
     for template in OTHERS {
         conn.run(template, args![room_no, seq]).await?;
