@@ -116,9 +116,9 @@ impl Worker {
     ) -> Result<(), StoreError> {
         if !progress.changes.is_empty() {
             self.messages.done(&progress.changes).await?;
-            // Not earlier: a call that is notified finds the number with the message.
             for change in &progress.changes {
-                self.publications.add(&change.room, &change.row, change.seq);
+                let (room, row) = (&change.room, &change.row);
+                self.publications.recorded(room, row, change.seq);
             }
         }
         let done = [progress.published.as_slice(), &progress.skipped].concat();

@@ -1,6 +1,8 @@
 //! Lets the calls that change messages wait for the numbers of their announcements.
 //!
-//! A call is notified when this node's worker has published its row. The worker of another node may have
+//! A call is notified when this node's worker has published its row. One that would repeat a change, because
+//! an earlier one has no number yet, waits until the number is recorded as well.
+//! The worker of another node may have
 //! claimed the row: so the call also reads the store, with growing pauses.
 
 use std::collections::{HashMap, VecDeque};
@@ -27,12 +29,22 @@ const MAX_WAITING: usize = 10_000;
 const MAX_KNOWN: usize = 4096;
 const KNOWN_FOR: Duration = Duration::from_secs(30);
 
-/// A revision of a message, which one row announces.
+/// How far a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Stage {
+    /// In the log.
+    Announced,
+    /// Its number is in the store.
+    Recorded,
+}
+
+/// A revision of a message, which one row announces, at a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Revision {
     room: RoomId,
     target_seq: u64,
     revision: u64,
+    stage: Stage,
 }
 
 /// The changes of messages that were published lately, and the calls that wait for others.
@@ -118,15 +130,15 @@ impl Publications {
         target_seq: u64,
         revision: u64,
     ) -> Result<u64, Refusal> {
-        let published = self.published(room, target_seq, revision).await;
-        published.ok_or_else(|| {
+        let published = self.published(room, target_seq, revision, Stage::Announced);
+        published.await.ok_or_else(|| {
             let text = "the change is made and will be announced";
             Refusal::new(Code::Unavailable, text)
         })
     }
 
-    /// Waits until an earlier change of this message is published, which a change depends on that could not
-    /// be made. Returns the number of the announcement.
+    /// Waits until an earlier change of this message is published and recorded, which a change depends on that
+    /// could not be made. Returns the number of the announcement.
     ///
     /// # Errors
     /// `unavailable` if it is not published within five seconds, or too many calls wait.
@@ -136,20 +148,27 @@ impl Publications {
         target_seq: u64,
         revision: u64,
     ) -> Result<u64, Refusal> {
-        let published = self.published(room, target_seq, revision).await;
-        published.ok_or_else(|| {
+        let published = self.published(room, target_seq, revision, Stage::Recorded);
+        published.await.ok_or_else(|| {
             let text = "an earlier change of the message is not announced yet: try again";
             Refusal::new(Code::Unavailable, text)
         })
     }
 
     /// `None` if that takes too long, or too many calls wait.
-    async fn published(&self, room: &RoomId, target_seq: u64, revision: u64) -> Option<u64> {
+    async fn published(
+        &self,
+        room: &RoomId,
+        target_seq: u64,
+        revision: u64,
+        stage: Stage,
+    ) -> Option<u64> {
         let deadline = Instant::now() + WAIT_LIMIT;
         let revision = Revision {
             room: room.clone(),
             target_seq,
             revision,
+            stage,
         };
         let mut waiter = match self.register(&revision) {
             Registration::Known(seq) => return Some(seq),
@@ -200,8 +219,17 @@ impl Publications {
         }
     }
 
-    /// Notifies the calls that wait for this change, which is published.
-    pub(super) fn add(&self, room: &RoomId, row: &ChangeRow, seq: u64) {
+    /// Notifies the calls that wait for this change, which is in the log.
+    pub(super) fn announced(&self, room: &RoomId, row: &ChangeRow, seq: u64) {
+        self.reached(Stage::Announced, room, row, seq);
+    }
+
+    /// Notifies the calls that wait until the number of this change is in the store, too.
+    pub(super) fn recorded(&self, room: &RoomId, row: &ChangeRow, seq: u64) {
+        self.reached(Stage::Recorded, room, row, seq);
+    }
+
+    fn reached(&self, stage: Stage, room: &RoomId, row: &ChangeRow, seq: u64) {
         // Reactions have no revision, and no call waits for them.
         if row.revision == 0 {
             return;
@@ -210,6 +238,7 @@ impl Publications {
             room: room.clone(),
             target_seq: row.target_seq,
             revision: row.revision,
+            stage,
         };
         let waiting = self.state.lock().add(revision, seq);
         for waiter in waiting {

@@ -36,6 +36,10 @@ impl Worker {
                 self.announce_part(room, &mut left, deadline, &mut progress)
                     .await;
             }
+            // Before they are recorded: answers with these messages have what the log has announced.
+            for change in &progress.changes {
+                self.publications.announced(room, &change.row, change.seq);
+            }
             let is_over = left.is_empty() || progress.postponed.is_some();
             self.record(&progress, &left, lease_end).await?;
             if is_over || Instant::now() >= deadline {

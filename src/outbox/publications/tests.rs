@@ -41,8 +41,8 @@ async fn a_call_is_notified_at_once() {
     let wait = publications.wait(&room, 7, 3);
     let add = async {
         tokio::time::sleep(Duration::from_millis(3)).await;
-        publications.add(&room, &row(2), 20);
-        publications.add(&room, &row(3), 30);
+        publications.announced(&room, &row(2), 20);
+        publications.announced(&room, &row(3), 30);
     };
     let (published, ()) = tokio::join!(wait, add);
     assert_eq!(published, Ok(30));
@@ -52,6 +52,21 @@ async fn a_call_is_notified_at_once() {
     assert_eq!(published, Ok(20));
     assert_eq!(began.elapsed(), Duration::from_millis(3));
     assert_eq!(publications.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_depends_on_a_change_waits_for_its_record() {
+    let (publications, _) = publications();
+    let (room, began) = (room(), Instant::now());
+    publications.announced(&room, &row(3), 30);
+    let wait = publications.wait_for_earlier(&room, 7, 3);
+    let record = async {
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        publications.recorded(&room, &row(3), 30);
+    };
+    let (published, ()) = tokio::join!(wait, record);
+    assert_eq!(published, Ok(30));
+    assert_eq!(began.elapsed(), Duration::from_millis(3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +107,7 @@ async fn a_call_that_is_dropped_leaves_nothing_and_disturbs_no_other() {
         let limit = Duration::from_millis(20);
         tokio::time::timeout(limit, other).await.unwrap_err();
         assert_eq!(publications.waiting(), 1);
-        publications.add(&room, &row(3), 30);
+        publications.announced(&room, &row(3), 30);
     };
     let (published, ()) = tokio::join!(wait, dropped);
     assert_eq!(published, Ok(30));
@@ -114,13 +129,13 @@ async fn the_calls_that_wait_are_bounded() {
 async fn what_is_remembered_is_bounded_and_expires() {
     let (publications, _) = publications();
     for revision in 0..=2 * MAX_KNOWN as u64 {
-        publications.add(&room(), &row(revision), revision);
+        publications.announced(&room(), &row(revision), revision);
     }
     assert_eq!(publications.known(), MAX_KNOWN);
     tokio::time::advance(KNOWN_FOR + Duration::from_secs(1)).await;
-    publications.add(&room(), &row(1), 1);
+    publications.announced(&room(), &row(1), 1);
     assert_eq!(publications.known(), 1);
     // Reactions have no revision.
-    publications.add(&room(), &row(0), 1);
+    publications.announced(&room(), &row(0), 1);
     assert_eq!(publications.known(), 1);
 }

@@ -351,7 +351,7 @@ async fn a_row_without_a_message_is_done_and_announces_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_waits_is_notified_once_the_row_is_done() {
+async fn calls_are_notified_once_the_row_is_announced_and_once_it_is_recorded() {
     let test = fixture(vec![change(1, Edited, 7, 4)], MINUTE);
     *test.outbox.failures.lock() = 8;
     let (publications, room) = (test.worker.publications(), room());
@@ -360,8 +360,12 @@ async fn a_call_that_waits_is_notified_once_the_row_is_done() {
         let published = publications.wait(&room, 7, 4).await;
         (published, began.elapsed())
     };
-    let ((published, took), ()) = tokio::join!(wait, test.publish());
-    assert_eq!(published, Ok(1));
-    assert_eq!(took, 8 * POLL_INTERVAL);
+    let wait_for_record = async {
+        let published = publications.wait_for_earlier(&room, 7, 4).await;
+        (published, began.elapsed())
+    };
+    let (announced, recorded, ()) = tokio::join!(wait, wait_for_record, test.publish());
+    assert_eq!(announced, (Ok(1), Duration::ZERO));
+    assert_eq!(recorded, (Ok(1), 8 * POLL_INTERVAL));
     assert!(test.outbox.left().is_empty());
 }
