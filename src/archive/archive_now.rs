@@ -17,9 +17,10 @@ use super::{Shared, entry};
 const PAGE_ENTRIES: usize = 500;
 const PAGE_BYTES: usize = 1024 * 1024;
 
-/// The runs for each room: one at a time, and callers that wait meanwhile share the next one.
+/// The runs for each room, with the number of their callers: one at a time, and callers that wait meanwhile
+/// share the next one.
 #[derive(Default)]
-pub(super) struct Runs(Mutex<HashMap<RoomId, Arc<RoomRuns>>>);
+pub(super) struct Runs(Mutex<HashMap<RoomId, (Arc<RoomRuns>, usize)>>);
 
 /// The runs for one room.
 struct RoomRuns {
@@ -38,20 +39,20 @@ impl Runs {
                 last: tokio::sync::Mutex::new(None),
             })
         };
-        let runs = rooms.entry(room.clone()).or_insert_with(new).clone();
-        let all = self;
+        let (runs, callers) = rooms.entry(room.clone()).or_insert_with(|| (new(), 0));
+        *callers += 1;
+        let (all, runs) = (self, runs.clone());
         Use { all, room, runs }
     }
 
     /// Forgets the room, unless another caller uses its runs.
     fn release(&self, room: &RoomId) {
         let mut rooms = self.0.lock();
-        // Those of the map, and of the caller.
-        if rooms
-            .get(room)
-            .is_some_and(|runs| Arc::strong_count(runs) <= 2)
-        {
-            rooms.remove(room);
+        if let Some((_, callers)) = rooms.get_mut(room) {
+            *callers -= 1;
+            if *callers == 0 {
+                rooms.remove(room);
+            }
         }
     }
 }
@@ -133,7 +134,7 @@ async fn watermark(shared: &Shared, room: &RoomId, head: &Head) -> Result<u64> {
 async fn commit_from(shared: &Shared, room: &RoomId, watermark: u64, last: u64) -> Result<()> {
     // A room that must be restored is restored first. The restore archives it, or drops its entries.
     shared.hot.read(room, Window::Newest, 0, 0).await?;
-    let archived = if last - watermark > PAGE_ENTRIES as u64 {
+    let archived = if last.saturating_sub(watermark) > PAGE_ENTRIES as u64 {
         archived_after(shared, room, watermark).await?
     } else {
         Vec::new()

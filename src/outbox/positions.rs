@@ -73,17 +73,14 @@ impl Positions {
             Some(due) => return Ok(due.clamp(MIN_INTERVAL, POLL_INTERVAL)),
             None => return Ok(POLL_INTERVAL),
         }
-        let rows = self.worker.outbox.claim_positions(BATCH, LEASE).await?;
-        if !rows.is_empty() {
-            let worker = self.worker.clone();
-            let claimed_at = Instant::now();
-            self.running.spawn(async move {
-                // The rows are due again after their lease.
-                if let Err(error) = worker.publish_positions(rows, claimed_at).await {
-                    tracing::warn!(%error, "outbox: the database can't be reached");
-                }
-            });
-        }
+        // In a task, since the positions are counted after the claim.
+        let worker = self.worker.clone();
+        self.running.spawn(async move {
+            // The rows are due again after their lease.
+            if let Err(error) = worker.claim_positions().await {
+                tracing::warn!(%error, "outbox: positions could not be announced");
+            }
+        });
         Ok(MIN_INTERVAL)
     }
 
@@ -101,6 +98,15 @@ impl Positions {
 }
 
 impl Worker {
+    async fn claim_positions(&self) -> Result<(), StoreError> {
+        let claimed_at = Instant::now();
+        let rows = self.outbox.claim_positions(BATCH, LEASE).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.publish_positions(rows, claimed_at).await
+    }
+
     /// Publishes rows of several feeds, and records that in one transaction.
     pub(super) async fn publish_positions(
         &self,

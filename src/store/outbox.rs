@@ -180,7 +180,7 @@ pub trait Outbox: Send + Sync {
     /// `Unavailable`.
     async fn next_due_position(&self) -> Result<Option<Duration>>;
 
-    /// Whether rows of the room wait to be published.
+    /// Whether rows of the room wait to be published; without those that announce positions.
     ///
     /// # Errors
     /// `Unavailable`.

@@ -270,8 +270,8 @@ impl Outbox for SqlStore {
     }
 
     async fn has_waiting(&self, room: &RoomId) -> Result<bool> {
-        const WAITING: &str =
-            "SELECT id FROM hubbub_outbox WHERE room_id = ? AND state = 0 ORDER BY id LIMIT 1";
+        const WAITING: &str = "SELECT id FROM hubbub_outbox WHERE room_id = ? AND state + 0 = 0 AND type <> 'read' \
+            ORDER BY id LIMIT 1";
         let rows: Vec<(i64,)> = self.db().all(WAITING, args![room.as_str()]).await?;
         Ok(!rows.is_empty())
     }

@@ -8,12 +8,15 @@ use hubbub::store::{
     ReadPosition, StoredKind, Unread,
 };
 
+use hubbub_test_support::database::DatabaseKind;
+
 use crate::fixture::{TestStore, entry, in_room, room};
 
 crate::on_every_database!(
     a_position_is_raised_and_set,
     one_row_announces_the_positions_of_a_second,
     a_row_has_nothing_to_announce_without_its_position,
+    a_position_that_cannot_be_counted_holds_up_no_other,
     positions_hold_up_no_other_row,
     many_calls_at_once_leave_one_row,
     a_room_that_the_archive_does_not_know_has_positions,
@@ -128,12 +131,17 @@ async fn one_row_announces_the_positions_of_a_second(test: &TestStore) {
     );
     test.execute("UPDATE hubbub_outbox SET due_at = due_at - 1000")
         .await;
+    // They wait for the first one, which may be published later.
+    assert_eq!(claimed(test).await, []);
+    let done = async |rows: &[OutboxRow]| {
+        let claims: Vec<_> = rows.iter().map(OutboxRow::claim).collect();
+        Outbox::done(&test.store, &claims).await.unwrap();
+    };
+    done(&first).await;
     let second = claimed(test).await;
     let expected = r#"{"target_room_id":"r","last_read_seq":2,"unread":8}"#;
     assert_eq!(payloads(&second), [expected]);
-    let claims: Vec<_> = [first, other, second].concat();
-    let claims: Vec<_> = claims.iter().map(OutboxRow::claim).collect();
-    Outbox::done(&test.store, &claims).await.unwrap();
+    done(&[other, second].concat()).await;
     assert_eq!(test.store.list(0, 10).await.unwrap().len(), 0);
     assert_eq!(test.store.next_due_position().await.unwrap(), None);
 }
@@ -144,6 +152,28 @@ async fn a_row_has_nothing_to_announce_without_its_position(test: &TestStore) {
     test.execute("DELETE FROM hubbub_positions").await;
     assert_eq!(claimed(test).await, []);
     assert_eq!(test.store.list(0, 10).await.unwrap().len(), 0);
+}
+
+async fn a_position_that_cannot_be_counted_holds_up_no_other(test: &TestStore) {
+    test.fill("r", 1..=3).await;
+    test.fill("s", 1..=3).await;
+    while test.store.project_unread(&[room("r")]).await.unwrap() {}
+    let other = BOB.replace("b0b", "b0c");
+    raise(test, &position(BOB, "r", 1)).await;
+    raise(test, &position(&other, "s", 1)).await;
+    // Damaged.
+    let nothing = match test.kind() {
+        DatabaseKind::Sqlite => "x''",
+        _ => "''",
+    };
+    test.execute(&format!("UPDATE hubbub_unread_blocks SET map = {nothing}"))
+        .await;
+    let rows = claimed(test).await;
+    let expected = r#"{"target_room_id":"s","last_read_seq":1,"unread":2}"#;
+    assert_eq!(payloads(&rows), [expected]);
+    let states = test.store.list(0, 10).await.unwrap();
+    let given_up: Vec<bool> = states.iter().map(|state| state.has_failed).collect();
+    assert_eq!(given_up, [true, false]);
 }
 
 async fn positions_hold_up_no_other_row(test: &TestStore) {

@@ -143,6 +143,10 @@ async fn a_reply_that_is_added_late_or_deleted_is_counted(test: &TestStore) {
         writer.commit_with(&rows, fence).await.unwrap();
         assert_eq!(state().await, is(3, 5, "zoe bob cyd"));
     }
+    // Damaged participants are found again with the next change.
+    test.execute("UPDATE hubbub_threads SET participants = 'x'")
+        .await;
+    assert_eq!(state().await, is(3, 5, ""));
     for (entry, expected) in [
         (&last, is(2, 3, "zoe bob")),
         (&late, is(1, 3, "bob")),

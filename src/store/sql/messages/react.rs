@@ -215,7 +215,8 @@ async fn announce(conn: &mut Conn, mut targets: Vec<&TargetKey>) -> Outcome<()> 
         if payload == Some(&row.payload) {
             continue;
         }
-        let due_at = due_at.max(now);
+        // The clock may have gone back since.
+        let due_at = due_at.clamp(now, now + REACTIONS_INTERVAL_MS.cast_signed());
         let id = outbox::add_one(conn, row, due_at).await?;
         target::ensure_state_row(conn, (target.room_no, target.seq)).await?;
         let next = due_at + REACTIONS_INTERVAL_MS.cast_signed();

@@ -23,7 +23,8 @@ pub(super) async fn in_range(
     let rows: Vec<(i64, i64, i64, Text)> = conn.all(THREADS, values).await?;
     let mut threads = Vec::with_capacity(rows.len());
     for (root, replies, last, participants) in rows {
-        let participants = unread::decode_participants(&participants.0)?;
+        // Damaged ones are counted again with the next reply.
+        let participants = unread::decode_participants(&participants.0).unwrap_or_default();
         let users = participants.iter().map(|user| UserId::trusted(user));
         let thread = ThreadState {
             replies: loaded(replies),

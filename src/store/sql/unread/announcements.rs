@@ -4,8 +4,9 @@
 //! serves all positions until a worker claims it. Rows of a user and a room are a second apart.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use super::count;
@@ -17,10 +18,16 @@ use crate::store::sql::meta::{self, POSITIONS_CLAIM};
 use crate::store::sql::outbox;
 use crate::store::sql::store::SqlStore;
 use crate::store::sql::value::args;
-use crate::store::{Claim, NewRow, OutboxId, OutboxRow, POSITIONS_INTERVAL_MS, Result, RoomUnread};
+use crate::store::{
+    Claim, NewRow, Outbox, OutboxId, OutboxRow, POSITIONS_INTERVAL_MS, Result, RoomUnread,
+    StoreError,
+};
 
 /// Users whose positions are read at the same time: each read takes a connection.
 const CONCURRENT_READS: usize = 4;
+
+/// The pause before a row is rendered again.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The payload of a row.
 #[derive(Serialize, Deserialize)]
@@ -74,10 +81,12 @@ pub(super) async fn announce(
             return Ok(None);
         }
     }
-    let due_at = announced.next_at.max(now);
+    // The clock may have gone back since.
+    let interval = POSITIONS_INTERVAL_MS.cast_signed();
+    let due_at = announced.next_at.clamp(now, now + interval);
     Ok(Some(Announced {
         last: Some(outbox::add_one(conn, row, due_at).await?),
-        next_at: due_at + POSITIONS_INTERVAL_MS.cast_signed(),
+        next_at: due_at + interval,
     }))
 }
 
@@ -98,14 +107,19 @@ pub(in crate::store::sql) async fn claim(
     limit: usize,
     lease: i64,
 ) -> Result<Vec<OutboxRow>> {
-    const DUE: &str = "SELECT id FROM hubbub_outbox WHERE state = 0 AND type = ? \
-        AND due_at <= ? AND lease_until <= ? AND room_id IS NOT NULL ORDER BY id LIMIT ?";
+    // Not behind a claimed row of the same user and room, which may be published later with an earlier
+    // position.
+    const DUE: &str = "SELECT o.id FROM hubbub_outbox o WHERE o.state = 0 AND o.type = ? \
+        AND o.due_at <= ? AND o.lease_until <= ? AND o.room_id IS NOT NULL \
+        AND NOT EXISTS (SELECT 1 FROM hubbub_outbox b WHERE b.room_id = o.room_id AND b.id < o.id \
+         AND b.state + 0 = 0 AND b.type = o.type AND b.payload = o.payload AND b.lease_until > ?) \
+        ORDER BY o.id LIMIT ?";
     let limit = i64::try_from(limit.min(outbox::MAX_ROWS)).unwrap_or(i64::MAX);
     let claim = store.db().transaction(move |conn| {
         Box::pin(async move {
             meta::lock(conn, POSITIONS_CLAIM, "").await?;
             let now = now(conn).await?;
-            let values = args![Change::POSITION_EVENT, now, now, limit];
+            let values = args![Change::POSITION_EVENT, now, now, now, limit];
             let due: Vec<(OutboxId,)> = conn.all(DUE, values).await?;
             let due: Vec<OutboxId> = due.into_iter().map(|(id,)| id).collect();
             outbox::claim_free(conn, &due, now, now + lease).await
@@ -114,7 +128,8 @@ pub(in crate::store::sql) async fn claim(
     render(store, claim.await?).await
 }
 
-/// The rows with the positions of now. Those that have nothing to announce are removed.
+/// The rows with the positions of now. Those that have nothing to announce are removed, and those of users
+/// for whom that can't be read are postponed or given up.
 async fn render(store: &SqlStore, rows: Vec<OutboxRow>) -> Result<Vec<OutboxRow>> {
     let mut rooms: BTreeMap<UserId, Vec<RoomId>> = BTreeMap::new();
     for row in &rows {
@@ -123,33 +138,55 @@ async fn render(store: &SqlStore, rows: Vec<OutboxRow>) -> Result<Vec<OutboxRow>
         }
     }
     let reads = rooms.into_iter().map(|(user, rooms)| async move {
-        let found = count::of_rooms(store, &user, &rooms).await?;
-        let found = found
-            .into_iter()
-            .map(|unread| (unread.room.clone(), unread));
-        Ok::<_, crate::store::StoreError>((user, found.collect()))
+        let found = count::of_rooms(store, &user, &rooms).await;
+        let by_room = |found: Vec<RoomUnread>| {
+            let found = found.into_iter();
+            found
+                .map(|unread| (unread.room.clone(), unread))
+                .collect::<BTreeMap<_, _>>()
+        };
+        (user, found.map(by_room))
     });
-    let positions: BTreeMap<UserId, BTreeMap<RoomId, RoomUnread>> = stream::iter(reads)
+    let positions: BTreeMap<UserId, Result<BTreeMap<RoomId, RoomUnread>>> = stream::iter(reads)
         .buffer_unordered(CONCURRENT_READS)
-        .try_collect()
-        .await?;
+        .collect()
+        .await;
     let mut rendered = Vec::with_capacity(rows.len());
     let mut nothing: Vec<Claim> = Vec::new();
     for mut row in rows {
         if let Some((user, room)) = position_of(&row) {
-            let Some(position) = positions.get(&user).and_then(|rooms| rooms.get(&room)) else {
+            match positions.get(&user) {
+                Some(Err(error)) => {
+                    give_back(store, &row, error).await?;
+                    continue;
+                }
+                Some(Ok(rooms)) if rooms.contains_key(&room) => {
+                    row.payload = payload(&rooms[&room]);
+                }
                 // The user was deleted, or is no longer a member of the chat.
-                nothing.push(row.claim());
-                continue;
-            };
-            row.payload = payload(position);
+                _ => {
+                    nothing.push(row.claim());
+                    continue;
+                }
+            }
         }
         rendered.push(row);
     }
     if !nothing.is_empty() {
-        crate::store::Outbox::done(store, &nothing).await?;
+        Outbox::done(store, &nothing).await?;
     }
     Ok(rendered)
+}
+
+/// Postpones a row for which the position can't be read; gives it up if a repetition doesn't help.
+async fn give_back(store: &SqlStore, row: &OutboxRow, error: &StoreError) -> Result<()> {
+    let (claim, reason) = (row.claim(), error.to_string());
+    match error {
+        StoreError::Broken(_) => Outbox::fail(store, claim, &reason).await,
+        StoreError::Unavailable(_) | StoreError::Refused(_) => {
+            Outbox::retry(store, &[claim], UNREADABLE_PAUSE, &reason).await
+        }
+    }
 }
 
 /// The position that a row announces. `None` for rows of other programs, which are announced as they are.

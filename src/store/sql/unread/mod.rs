@@ -8,7 +8,7 @@
 //! | `hubbub_unread_rooms` | how far the blocks of a room go |
 //! | `hubbub_unread_blocks` | the messages that count as unread, in blocks |
 //!
-//! Nothing is counted up: unread messages are counted when they are asked for ([`count`]), from the
+//! Unread messages are not counted up: they are counted when they are asked for ([`count`]), from the
 //! blocks ([`block`]) and, behind the last projected number, from the entries themselves. [`project()`]
 //! brings the blocks up to date, off the path of a commit.
 //!

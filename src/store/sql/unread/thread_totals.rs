@@ -43,26 +43,30 @@ pub(in crate::store::sql) async fn replies_added(
         let threads = rooms.entry(reply.room_no).or_default();
         threads.entry(reply.root_seq).or_default().push(reply);
     }
-    // In the order of their keys, so that two transactions form no deadlock.
+    // In the order of their keys, so that two transactions rarely form a deadlock. They may where one of them
+    // adds rows; then it is repeated.
     for (room_no, mut threads) in rooms {
         let roots: Vec<(i64, &str)> = threads
             .iter()
             .map(|(root_seq, replies)| (*root_seq, replies[0].root_author))
             .collect();
         for part in roots.chunks(MAX_LIST) {
-            for (root_seq, mut totals) in lock_or_add(conn, room_no, part).await? {
+            for (root_seq, known) in lock_or_add(conn, room_no, part).await? {
                 let mut added = threads.remove(&root_seq).unwrap_or_default();
                 added.sort_unstable_by_key(|reply| reply.seq);
-                let is_in_order = added
-                    .first()
-                    .is_some_and(|first| first.seq > totals.last_seq);
-                if are_new && is_in_order {
-                    for reply in added {
-                        totals.add(reply);
+                let is_behind = |totals: &Totals| {
+                    let first = added.first();
+                    first.is_some_and(|first| first.seq > totals.last_seq)
+                };
+                let totals = match known {
+                    Some(mut totals) if are_new && is_behind(&totals) => {
+                        for reply in added {
+                            totals.add(reply);
+                        }
+                        totals
                     }
-                } else {
-                    totals = Totals::count(conn, (room_no, root_seq)).await?;
-                }
+                    _ => Totals::count(conn, (room_no, root_seq)).await?,
+                };
                 totals.store(conn, (room_no, root_seq)).await?;
             }
         }
@@ -77,13 +81,15 @@ pub(in crate::store::sql) async fn delete_reply(
 ) -> Outcome<()> {
     const ROOT: &str = "SELECT root_seq FROM hubbub_replies WHERE room_no = ? AND seq = ?";
     const DELETE: &str = "DELETE FROM hubbub_replies WHERE room_no = ? AND seq = ?";
-    let found: Option<(i64,)> = conn.first(ROOT, args![room_no, seq]).await?;
-    let Some((root_seq,)) = found else {
+    // A reply has a second row if its root was archived between two commits of it.
+    let roots: Vec<(i64,)> = conn.all(ROOT, args![room_no, seq]).await?;
+    if roots.is_empty() {
         return Ok(());
-    };
-    let is_known = !lock(conn, room_no, &[root_seq]).await?.is_empty();
+    }
+    let roots: Vec<i64> = roots.into_iter().map(|(root_seq,)| root_seq).collect();
+    let known = lock(conn, room_no, &roots).await?;
     conn.run(DELETE, args![room_no, seq]).await?;
-    if is_known {
+    for (root_seq, _) in known {
         let totals = Totals::count(conn, (room_no, root_seq)).await?;
         totals.store(conn, (room_no, root_seq)).await?;
     }
@@ -91,11 +97,7 @@ pub(in crate::store::sql) async fn delete_reply(
 }
 
 /// Locks the threads of a room with these roots and their authors. Those without a row get one.
-async fn lock_or_add(
-    conn: &mut Conn,
-    room_no: i64,
-    roots: &[(i64, &str)],
-) -> Outcome<Vec<(i64, Totals)>> {
+async fn lock_or_add(conn: &mut Conn, room_no: i64, roots: &[(i64, &str)]) -> Outcome<Vec<Locked>> {
     const ADD: &str = "INSERT INTO hubbub_threads \
         (room_no, root_seq, replies, last_seq, last_at, root_user_id, participants) \
         VALUES {rows:7} {if_absent:room_no}";
@@ -119,7 +121,10 @@ async fn lock_or_add(
     Ok(found)
 }
 
-async fn lock(conn: &mut Conn, room_no: i64, roots: &[i64]) -> Outcome<Vec<(i64, Totals)>> {
+/// The root of a thread that is locked, and its totals; `None` if they are damaged.
+type Locked = (i64, Option<Totals>);
+
+async fn lock(conn: &mut Conn, room_no: i64, roots: &[i64]) -> Outcome<Vec<Locked>> {
     const LOCK: &str = "SELECT root_seq, replies, last_seq, last_at, participants \
         FROM hubbub_threads WHERE room_no = ? AND root_seq IN ({list}) \
         ORDER BY root_seq {for_update}";
@@ -129,12 +134,12 @@ async fn lock(conn: &mut Conn, room_no: i64, roots: &[i64]) -> Outcome<Vec<(i64,
         .await?;
     let mut found = Vec::with_capacity(rows.len());
     for (root_seq, replies, last_seq, last_at, participants) in rows {
-        let totals = Totals {
+        let totals = decode(&participants.0).map(|participants| Totals {
             replies,
             last_seq,
             last_at,
-            participants: decode(&participants.0)?,
-        };
+            participants,
+        });
         found.push((root_seq, totals));
     }
     Ok(found)
@@ -190,8 +195,7 @@ impl Totals {
     }
 }
 
-/// The participants of a thread, as its row has them.
-pub(in crate::store::sql) fn decode(participants: &str) -> Outcome<Vec<String>> {
-    serde_json::from_str(participants)
-        .map_err(|_| Fault::Broken("the participants of a thread are damaged".to_owned()))
+/// The participants of a thread, as its row has them; `None` if they are damaged.
+pub(in crate::store::sql) fn decode(participants: &str) -> Option<Vec<String>> {
+    serde_json::from_str(participants).ok()
 }
