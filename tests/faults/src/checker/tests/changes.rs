@@ -228,7 +228,11 @@ fn a_client_may_know_reactions_and_pins_by_later_numbers() {
     };
     let folded = |message: FinalMessage| vec![last("phone", &[message])];
     assert_eq!(faults(Some("b"), folded(later.clone())), "");
-    assert_found(Some("b"), vec![last("node-3", &[later.clone()])], label);
+    assert_found(
+        Some("b"),
+        vec![last("node-3", std::slice::from_ref(&later))],
+        label,
+    );
     let no_pin = FinalMessage {
         pinned: false,
         ..later.clone()
