@@ -116,10 +116,9 @@ async fn measure_the_acknowledgement_of_changes() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn measure_a_storm_of_reactions() {
-    for (kind, members) in [
-        (DatabaseKind::Postgres, 10_000),
-        (DatabaseKind::MariaDb, 10_000),
-    ] {
+    // Both ends of each connection are files of this process, which often may have 20,000.
+    let members = 9_800;
+    for kind in [DatabaseKind::Postgres, DatabaseKind::MariaDb] {
         let (took, longest) = reactions_of(kind, members, Duration::from_secs(10)).await;
         println!("{kind:?}: {members} reactions in {took:?}; longest acknowledgement {longest:?}");
     }
