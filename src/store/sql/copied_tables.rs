@@ -196,7 +196,8 @@ macro_rules! table_of_room {
      {$($column:literal $(as $selected:literal)?: $type:ty),+ $(,)?}) => {
         $crate::store::sql::copied_tables::table_of!(
             $name, limited_delete!($name, concat!("room_no, ", $key $(, ", ", $keys)*), "room_no = ?"),
-            " WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?)", "room_no, ", "?, ", "",
+            " WHERE room_no = (SELECT no FROM hubbub_rooms WHERE name = ?)", "room_no, ", "?, ",
+            " {if_absent:room_no}",
             {$key: $key_type $(, $keys: $key_types)*} {$($column $(as $selected)?: $type),+}
         )
     };

@@ -12,10 +12,7 @@ use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::dialect::exact_parts;
 use crate::store::sql::fault::Outcome;
-use crate::store::sql::value::{Arg, Text, args};
-
-/// The most elements of a list in a statement.
-const MAX_LIST: usize = 500;
+use crate::store::sql::value::{Text, args};
 
 /// A member as announcements need it.
 pub(super) struct StoredMember {
@@ -110,14 +107,9 @@ pub(super) async fn all(conn: &mut Conn, chat: Uuid) -> Outcome<Vec<StoredMember
 pub(super) async fn names(conn: &mut Conn, users: &[Uuid]) -> Outcome<BTreeMap<Uuid, String>> {
     const NAMES: &str = "SELECT id, username FROM hubbub_users \
         WHERE deleted_at IS NULL AND id IN ({list})";
-    let mut names = BTreeMap::new();
-    for part in users.chunks(MAX_LIST) {
-        let ids = part.iter().map(|user| Arg::from(*user));
-        let (text, ids) = conn.dialect().with_list(NAMES, ids);
-        let found: Vec<(Uuid, Text)> = conn.all_of_text(text, ids).await?;
-        names.extend(found.into_iter().map(|(id, name)| (id, name.0)));
-    }
-    Ok(names)
+    let users = users.iter().copied();
+    let found: Vec<(Uuid, Text)> = conn.all_of_list(NAMES, args![], users).await?;
+    Ok(found.into_iter().map(|(id, name)| (id, name.0)).collect())
 }
 
 /// Adds members to a chat. `archived` is the last number of its room in the archive.

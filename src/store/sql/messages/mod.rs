@@ -12,10 +12,11 @@
 //! The row of a message in `hubbub_entries` has its newest content. It is locked by each change, so that
 //! the changes of a message have one order.
 //!
-//! Transactions lock rows in one order, so that they form no deadlock: entries (by id), rows of the outbox
-//! (by id), `hubbub_messages` (by room and `seq`), `hubbub_message_changes`, threads, and then rooms
-//! of the unread messages. A transaction may leave out any of them. New rows of the outbox, which no other transaction
-//! sees, may be added at any time.
+//! Transactions lock rows in one order, so that they rarely form a deadlock: rooms, entries (by id), rows of
+//! the outbox (by id), `hubbub_messages` (by room and `seq`), `hubbub_message_changes`, threads, and then rooms
+//! of the unread messages. A transaction may leave out any of them. New rows of the outbox, which no other
+//! transaction sees, may be added at any time. A late commit, which locks its room last, may form a deadlock;
+//! then one of the two is repeated.
 
 mod delete;
 mod edit;

@@ -8,12 +8,10 @@ use crate::domain::{FormContent, MessageChangeKind, MessageForm, RoomId};
 use crate::store::sql::archive;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
+use crate::store::sql::dialect::MAX_LIST;
 use crate::store::sql::fault::Outcome;
-use crate::store::sql::value::{Arg, args};
+use crate::store::sql::value::args;
 use crate::store::{ChangeRow, MessageRef, PublishedChange, Result};
-
-/// The most values of a list.
-const MAX_LIST: usize = 500;
 
 pub(super) async fn to_publish(
     db: &Db,
@@ -115,12 +113,7 @@ async fn lock_messages(conn: &mut Conn, room_no: i64, changes: &[&PublishedChang
         .collect();
     seqs.sort_unstable();
     seqs.dedup();
-    for part in seqs.chunks(MAX_LIST) {
-        let list = part.iter().map(|seq| Arg::from(*seq));
-        let (text, list) = conn.dialect().with_list(LOCK, list);
-        let values = [args![room_no], list].concat();
-        let _: Vec<(i64,)> = conn.all_of_text(text, values).await?;
-    }
+    let _: Vec<(i64,)> = conn.all_of_list(LOCK, args![room_no], seqs).await?;
     Ok(())
 }
 

@@ -9,11 +9,9 @@ use super::project::{HOLE_AGE, OLD_AGE};
 use super::rooms::{self, LockedRoom, NOT_CAPPED, Seen};
 use crate::store::sql::accounts::now;
 use crate::store::sql::conn::Conn;
+use crate::store::sql::dialect::MAX_LIST;
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::value::{Arg, args};
-
-/// The most rooms that one statement locks.
-const MAX_LIST: usize = 500;
 
 async fn lock_one(conn: &mut Conn, room_no: i64) -> Outcome<LockedRoom> {
     let locked = rooms::lock(conn, &[room_no]).await?;

@@ -12,18 +12,16 @@ use uuid::Uuid;
 use super::block::{Author, BLOCK, Block, block_of};
 use crate::domain::{RoomId, UserId};
 use crate::store::sql::conn::Conn;
-use crate::store::sql::dialect::{Dialect, pad};
+use crate::store::sql::dialect::{Dialect, MAX_LIST, pad};
 use crate::store::sql::fault::{Fault, Outcome};
 use crate::store::sql::store::SqlStore;
-use crate::store::sql::value::{Arg, Text, args};
+use crate::store::sql::value::{Arg, Text, args, loaded};
 use crate::store::{Result, RoomUnread, UNREAD_CAP, Unread};
 
 /// The blocks that `select_unread!` reads of a room.
 const BLOCKS: i64 = 4;
 /// Unread entries behind the blocks of a room that make a reader note it for the projection.
 const LONG_TAIL: i64 = 64;
-/// The most rooms of one statement with a list.
-const MAX_LIST: usize = 500;
 
 /// The number of unread entries behind the blocks, up to one more than [`UNREAD_CAP`].
 macro_rules! tail {
@@ -284,7 +282,7 @@ async fn counted(conn: &mut Conn, user: &UserId, rows: Vec<CountRow>) -> Outcome
         let (no, name, position, start, projected, capped, tail, mentions, ..) = row;
         let (.., first, second, third, fourth) = row;
         let first_block = block_of(start + 1);
-        let mut count = unsigned(tail);
+        let mut count = loaded(tail);
         for (number, map) in (first_block..).zip([first, second, third, fourth]) {
             if let Some(map) = map {
                 let block = Block::decode(&map)?;
@@ -307,9 +305,9 @@ async fn counted(conn: &mut Conn, user: &UserId, rows: Vec<CountRow>) -> Outcome
         }
         rooms.push(RoomUnread {
             room: RoomId::trusted(&name.0),
-            last_read_seq: unsigned(position),
+            last_read_seq: loaded(position),
             unread: capped_at(count),
-            mentions: unsigned(mentions),
+            mentions: loaded(mentions),
         });
     }
     if !undecided.is_empty() {
@@ -319,10 +317,6 @@ async fn counted(conn: &mut Conn, user: &UserId, rows: Vec<CountRow>) -> Outcome
         }
     }
     Ok(Counted { rooms, behind })
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }
 
 fn capped_at(count: u64) -> Unread {

@@ -7,7 +7,7 @@ use crate::store::sql::accounts::loaded_time;
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::{Fault, Outcome};
-use crate::store::sql::value::{Text, args};
+use crate::store::sql::value::{Text, args, loaded};
 use crate::store::{
     MessageRef, ReadPosition, Result, StoredKind, ThreadCursor, UNREAD_CAP, Unread, UserThread,
 };
@@ -61,7 +61,7 @@ async fn read_in(
     }
     let position = wanted.max(stored.unwrap_or(0));
     Ok(Some(ReadPosition {
-        last_read_seq: unsigned(position),
+        last_read_seq: loaded(position),
         unread: unread(conn, user, thread, position).await?,
         has_moved,
     }))
@@ -97,15 +97,11 @@ async fn unread(
 }
 
 fn capped(count: i64) -> Unread {
-    let count = unsigned(count);
+    let count = loaded(count);
     Unread {
         count: count.min(UNREAD_CAP),
         is_capped: count > UNREAD_CAP,
     }
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }
 
 /// Room, its number, root, its number, number and time of the last reply, position, and unread replies.
@@ -165,12 +161,12 @@ fn thread(
 ) -> UserThread {
     UserThread {
         room: RoomId::trusted(&room.0),
-        room_no: unsigned(room_no),
+        room_no: loaded(room_no),
         root,
-        root_seq: unsigned(root_seq),
-        last_seq: unsigned(last_seq),
+        root_seq: loaded(root_seq),
+        last_seq: loaded(last_seq),
         last_at: loaded_time(last_at),
-        last_read_seq: unsigned(read_seq),
+        last_read_seq: loaded(read_seq),
         unread: capped(count),
     }
 }
