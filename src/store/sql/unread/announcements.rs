@@ -90,7 +90,7 @@ pub(super) async fn announce(
     }))
 }
 
-/// See [`Outbox::next_due_position`](crate::store::Outbox::next_due_position), in milliseconds.
+/// See [`Outbox::next_due_position`], in milliseconds.
 pub(in crate::store::sql) async fn next_due(conn: &mut Conn) -> Outcome<Option<i64>> {
     const NEXT: &str = "SELECT MIN(CASE WHEN lease_until > due_at THEN lease_until ELSE due_at END) \
         FROM hubbub_outbox WHERE state = 0 AND type = ?";
@@ -101,7 +101,7 @@ pub(in crate::store::sql) async fn next_due(conn: &mut Conn) -> Outcome<Option<i
     Ok(Some((next - now(conn).await?).max(0)))
 }
 
-/// See [`Outbox::claim_positions`](crate::store::Outbox::claim_positions).
+/// See [`Outbox::claim_positions`].
 pub(in crate::store::sql) async fn claim(
     store: &SqlStore,
     limit: usize,
