@@ -55,7 +55,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// The most rows that are held at once.
 const MAX_HELD: usize = 2 * BATCH;
-/// Rooms that are published to at the same time.
+/// Rooms that are published to at the same time. One more waits for the next row that its transaction claims.
 const CONCURRENT_ROOMS: usize = 16;
 /// How often the log is asked for while it is down.
 const DOWN_INTERVAL: Duration = Duration::from_millis(50);
@@ -70,7 +70,7 @@ pub struct Worker {
     /// Limits the reads of forms.
     reads: Semaphore,
     /// Limits the rooms that are published to at the same time.
-    rooms: Semaphore,
+    rooms: Arc<Semaphore>,
     /// Rows behind those of this process may be due now.
     own_row_ended: Notify,
     log: Arc<dyn RoomLog>,
@@ -130,7 +130,7 @@ impl Worker {
             outbox,
             publications: Publications::new(messages.clone()),
             reads: Semaphore::new(announcements::CONCURRENT_READS),
-            rooms: Semaphore::new(CONCURRENT_ROOMS),
+            rooms: Arc::new(Semaphore::new(CONCURRENT_ROOMS + 1)),
             own_row_ended: Notify::new(),
             messages,
             log,
@@ -158,7 +158,10 @@ impl Worker {
     /// Publishes rows until `stopped` is true, and then returns once those that it holds are published
     /// or postponed.
     pub async fn run_until(self: Arc<Self>, stopped: watch::Receiver<bool>) {
-        let rows = self.outbox.own_rows(OWN_LEASE);
+        // While the log is down, no row is claimed in vain.
+        let lifecycle = self.lifecycle.clone();
+        let wants_rows = Box::new(move || lifecycle.is_up());
+        let rows = self.outbox.own_rows(OWN_LEASE, wants_rows);
         let own_rows = self.clone().publish_own_rows(rows, stopped.clone());
         tokio::join!(own_rows, self.publish_due_rows(stopped));
     }

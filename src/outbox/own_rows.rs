@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 
 use super::{OWN_LEASE, Worker};
@@ -14,7 +14,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Publishes rows until `stopped` is true, and then returns once those that were handed over are published
-    /// or postponed.
+    /// or postponed. A row is taken only when it can be published at once: the others wait in the queue, whose
+    /// length is bounded.
     pub(super) async fn publish_own_rows(
         self: Arc<Self>,
         mut rows: OwnRows,
@@ -22,19 +23,20 @@ impl Worker {
     ) {
         let mut running = JoinSet::new();
         loop {
-            tokio::select! {
-                row = rows.next() => match row {
-                    Some(row) => running.spawn(self.clone().publish_own_row(row)),
-                    None => break,
-                },
-                Some(_) = running.join_next() => continue,
-                _ = stopped.wait_for(|stopped| *stopped) => break,
+            let next = tokio::select! {
+                next = self.next_own_row(&mut rows) => next,
+                _ = stopped.wait_for(|stopped| *stopped) => None,
             };
+            let Some((slot, row)) = next else {
+                break;
+            };
+            while running.try_join_next().is_some() {}
+            running.spawn(self.clone().publish_own_row(slot, row));
         }
         rows.close();
         let last = async {
-            while let Some(row) = rows.next().await {
-                running.spawn(self.clone().publish_own_row(row));
+            while let Some((slot, row)) = self.next_own_row(&mut rows).await {
+                running.spawn(self.clone().publish_own_row(slot, row));
             }
         };
         // A row that comes later is due again after its lease.
@@ -42,11 +44,17 @@ impl Worker {
         while running.join_next().await.is_some() {}
     }
 
-    async fn publish_own_row(self: Arc<Self>, OwnRow { row, claimed_at }: OwnRow) {
+    /// The next row, once one more room may be published to. Safe to cancel.
+    async fn next_own_row(&self, rows: &mut OwnRows) -> Option<(OwnedSemaphorePermit, OwnRow)> {
+        let slot = self.rooms.clone().acquire_owned().await.ok()?;
+        Some((slot, rows.next().await?))
+    }
+
+    async fn publish_own_row(self: Arc<Self>, slot: OwnedSemaphorePermit, own: OwnRow) {
+        let OwnRow { row, claimed_at } = own;
         let Some(room) = row.room.clone() else {
             return;
         };
-        let slot = self.rooms.acquire().await;
         let lease_end = claimed_at + OWN_LEASE;
         if let Err(error) = self.publish_to(&room, vec![row], lease_end).await {
             tracing::warn!(%error, %room, "outbox: the database can't be reached");

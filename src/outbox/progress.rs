@@ -26,7 +26,7 @@ pub(super) struct Progress {
     skipped: Vec<Claim>,
     /// These can never be published, for these reasons.
     failed: Vec<(Claim, String)>,
-    /// Why those that are left are tried again later; `None` also if the lease ends.
+    /// Why those that are left are tried again later.
     pub postponed: Option<String>,
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the worker on an embedded log and an outbox of their own.
 
 mod messages;
+mod own_rows;
 mod positions;
 
 use std::collections::{HashSet, VecDeque};
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::*;
@@ -18,7 +20,7 @@ use crate::backplane::{
 };
 use crate::domain::{Change, Head, NewMessage};
 use crate::store::testing::{FakeMessages, MessageCalls};
-use crate::store::{Claim, OutboxId, OwnRows, Result, RowState};
+use crate::store::{Claim, OutboxId, OwnRow, OwnRows, Result, RowState, WantsRows};
 
 /// An outbox with rows in memory. So many calls of `done` fail.
 #[derive(Default)]
@@ -29,7 +31,11 @@ struct Rows {
     failures: Mutex<usize>,
     failed: Mutex<Vec<String>>,
     postponed: Mutex<Vec<OutboxId>>,
+    own: Mutex<Option<(mpsc::Sender<OwnRow>, WantsRows)>>,
 }
+
+/// The most claimed rows that wait for the worker.
+const OWN_ROWS_WAITING: usize = 4;
 
 impl Rows {
     fn left(&self) -> Vec<OutboxId> {
@@ -97,8 +103,10 @@ impl Outbox for Rows {
         std::future::pending().await
     }
 
-    fn own_rows(&self, _: Duration) -> OwnRows {
-        OwnRows::none()
+    fn own_rows(&self, _: Duration, wants_rows: WantsRows) -> OwnRows {
+        let (rows, receiver) = OwnRows::channel(OWN_ROWS_WAITING);
+        *self.own.lock() = Some((rows, wants_rows));
+        receiver
     }
 
     async fn claim(&self, limit: usize, _: Duration) -> Result<Vec<OutboxRow>> {

@@ -55,7 +55,9 @@ pub use messages::{
     Pin, PublishedChange, REACTIONS_INTERVAL_MS, ReactionChange, StoredMessage, ThreadState,
     Unrecorded, VersionPage,
 };
-pub use outbox::{Claim, NewRow, Outbox, OutboxId, OutboxRow, OwnRow, OwnRows, RowState};
+pub use outbox::{
+    Claim, NewRow, Outbox, OutboxId, OutboxRow, OwnRow, OwnRows, RowState, WantsRows,
+};
 pub use positions::{
     NewPosition, POSITIONS_INTERVAL_MS, PositionStore, ReadPosition, RoomUnread, ThreadCursor,
     UNREAD_CAP, Unread, UserThread,

@@ -84,6 +84,9 @@ pub struct OwnRow {
     pub claimed_at: Instant,
 }
 
+/// Whether a worker wants rows now that transactions have claimed for it. It must not block.
+pub type WantsRows = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// The rows that transactions of this process add and claim: see [`Outbox::own_rows`]. Once it is dropped, they
 /// claim none. Those that it still has are due again after their lease.
 #[derive(Debug)]
@@ -94,12 +97,6 @@ impl OwnRows {
     pub(crate) fn channel(capacity: usize) -> (mpsc::Sender<OwnRow>, Self) {
         let (sender, receiver) = mpsc::channel(capacity);
         (sender, Self(receiver))
-    }
-
-    /// Of an outbox without such rows.
-    #[must_use]
-    pub fn none() -> Self {
-        Self::channel(1).1
     }
 
     /// The next row; `None` once there will be none any more. Safe to cancel.
@@ -121,9 +118,10 @@ pub trait Outbox: Send + Sync {
 
     /// From now on, transactions of this process that change messages claim the row that they add, for the time
     /// of the lease, if no other row of its room waits; so it can be published without a
-    /// [`claim`](Self::claim). The rows come in the order of their commits. Replaces what an earlier call has
-    /// returned, which gets no more rows.
-    fn own_rows(&self, lease: Duration) -> OwnRows;
+    /// [`claim`](Self::claim). A transaction that begins while `wants_rows` returns false claims none. Rows of
+    /// one room come in the order of their commits, if the changes depend on that. Replaces what an earlier call
+    /// has returned, which gets no more rows.
+    fn own_rows(&self, lease: Duration, wants_rows: WantsRows) -> OwnRows;
 
     /// Claims at most `limit` rows with a room that are due, for the time of the lease: until then no other call
     /// claims them. A row is claimed only together with, or after, all earlier rows of its room that

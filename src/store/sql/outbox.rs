@@ -20,7 +20,9 @@ use super::store::SqlStore;
 use super::unread;
 use super::value::{Arg, Text, args};
 use crate::domain::RoomId;
-use crate::store::{Claim, NewRow, Outbox, OutboxId, OutboxRow, OwnRows, Result, RowState};
+use crate::store::{
+    Claim, NewRow, Outbox, OutboxId, OutboxRow, OwnRows, Result, RowState, WantsRows,
+};
 use front::Selection;
 pub(super) use own::{OwnClaim, OwnRowQueue, claim_own};
 
@@ -195,8 +197,8 @@ impl Outbox for SqlStore {
         self.rows_announced().await;
     }
 
-    fn own_rows(&self, lease: Duration) -> OwnRows {
-        self.own_row_queue().open(lease)
+    fn own_rows(&self, lease: Duration, wants_rows: WantsRows) -> OwnRows {
+        self.own_row_queue().open(lease, wants_rows)
     }
 
     async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<OutboxRow>> {

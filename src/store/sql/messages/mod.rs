@@ -45,9 +45,8 @@ use super::store::SqlStore;
 use super::value::{Text, loaded};
 use crate::domain::{MessageChangeKind, MessageForm, Reaction, RoomId, UserId};
 use crate::store::{
-    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore,
-    OutboxRow, Pin, PublishedChange, ReactionChange, Result, StoredKind, StoredMessage,
-    VersionPage,
+    ChangeOutcome, ChangeRow, Changer, MessageEdit, MessageRef, MessageState, MessageStore, OwnRow,
+    Pin, PublishedChange, ReactionChange, Result, StoredKind, StoredMessage, VersionPage,
 };
 
 #[async_trait]
@@ -134,7 +133,7 @@ impl MessageStore for SqlStore {
 }
 
 /// The outcome of a change that is committed, and the row of the outbox that its transaction has claimed.
-type Committed = (ChangeOutcome, Option<OutboxRow>);
+type Committed = (ChangeOutcome, Option<OwnRow>);
 
 impl SqlStore {
     /// Makes a change, with the lease for its row if it may claim one. In a task of its own, so that the
