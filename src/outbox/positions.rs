@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::announcements::Announcement;
@@ -30,7 +30,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(25);
 /// The batches that are being published.
 pub(super) struct Positions {
     worker: Arc<Worker>,
-    running: JoinSet<()>,
+    /// Each returns how many rows it has claimed.
+    running: JoinSet<usize>,
     /// The next poll is not earlier.
     next_poll: Instant,
 }
@@ -47,7 +48,9 @@ impl Positions {
     /// Claims rows that are due, and begins to publish them. Returns how long nothing more is due, as far
     /// as is known.
     pub async fn start_due(&mut self) -> Duration {
-        while self.running.try_join_next().is_some() {}
+        while let Some(ended) = self.running.try_join_next() {
+            self.has_ended(ended);
+        }
         if self.running.len() >= MAX_BATCHES {
             return POLL_INTERVAL;
         }
@@ -77,17 +80,27 @@ impl Positions {
         let worker = self.worker.clone();
         self.running.spawn(async move {
             // The rows are due again after their lease.
-            if let Err(error) = worker.claim_positions().await {
+            worker.claim_positions().await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "outbox: positions could not be announced");
-            }
+                0
+            })
         });
         Ok(MIN_INTERVAL)
     }
 
     /// Returns when a batch is published or postponed; never without a batch.
     pub async fn one_ended(&mut self) {
-        if self.running.join_next().await.is_none() {
-            std::future::pending().await
+        match self.running.join_next().await {
+            Some(ended) => self.has_ended(ended),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The rows that are due may all wait behind rows that are claimed: then a claim, which writes, finds nothing
+    /// until these are done.
+    fn has_ended(&mut self, claimed: Result<usize, JoinError>) {
+        if matches!(claimed, Ok(0)) {
+            self.next_poll = self.next_poll.max(Instant::now() + POLL_INTERVAL);
         }
     }
 
@@ -98,13 +111,15 @@ impl Positions {
 }
 
 impl Worker {
-    async fn claim_positions(&self) -> Result<(), StoreError> {
+    /// Returns how many rows were claimed.
+    async fn claim_positions(&self) -> Result<usize, StoreError> {
         let claimed_at = Instant::now();
         let rows = self.outbox.claim_positions(BATCH, LEASE).await?;
-        if rows.is_empty() {
-            return Ok(());
+        let count = rows.len();
+        if count > 0 {
+            self.publish_positions(rows, claimed_at).await?;
         }
-        self.publish_positions(rows, claimed_at).await
+        Ok(count)
     }
 
     /// Publishes rows of several feeds, and records that in one transaction.

@@ -161,6 +161,7 @@ async fn a_position_that_cannot_be_counted_holds_up_no_other(test: &TestStore) {
     let other = BOB.replace("b0b", "b0c");
     raise(test, &position(BOB, "r", 1)).await;
     raise(test, &position(&other, "s", 1)).await;
+    raise(test, &position(BOB, "s", 2)).await;
     // Damaged.
     let nothing = match test.kind() {
         DatabaseKind::Sqlite => "x''",
@@ -169,11 +170,14 @@ async fn a_position_that_cannot_be_counted_holds_up_no_other(test: &TestStore) {
     test.execute(&format!("UPDATE hubbub_unread_blocks SET map = {nothing}"))
         .await;
     let rows = claimed(test).await;
-    let expected = r#"{"target_room_id":"s","last_read_seq":1,"unread":2}"#;
-    assert_eq!(payloads(&rows), [expected]);
+    let expected = [
+        r#"{"target_room_id":"s","last_read_seq":1,"unread":2}"#,
+        r#"{"target_room_id":"s","last_read_seq":2,"unread":1}"#,
+    ];
+    assert_eq!(payloads(&rows), expected);
     let states = test.store.list(0, 10).await.unwrap();
     let given_up: Vec<bool> = states.iter().map(|state| state.has_failed).collect();
-    assert_eq!(given_up, [true, false]);
+    assert_eq!(given_up, [true, false, false]);
 }
 
 async fn positions_hold_up_no_other_row(test: &TestStore) {

@@ -138,16 +138,10 @@ async fn render(store: &SqlStore, rows: Vec<OutboxRow>) -> Result<Vec<OutboxRow>
         }
     }
     let reads = rooms.into_iter().map(|(user, rooms)| async move {
-        let found = count::of_rooms(store, &user, &rooms).await;
-        let by_room = |found: Vec<RoomUnread>| {
-            let found = found.into_iter();
-            found
-                .map(|unread| (unread.room.clone(), unread))
-                .collect::<BTreeMap<_, _>>()
-        };
-        (user, found.map(by_room))
+        let positions = positions_in(store, &user, &rooms).await;
+        (user, positions)
     });
-    let positions: BTreeMap<UserId, Result<BTreeMap<RoomId, RoomUnread>>> = stream::iter(reads)
+    let positions: BTreeMap<UserId, Positions> = stream::iter(reads)
         .buffer_unordered(CONCURRENT_READS)
         .collect()
         .await;
@@ -155,16 +149,14 @@ async fn render(store: &SqlStore, rows: Vec<OutboxRow>) -> Result<Vec<OutboxRow>
     let mut nothing: Vec<Claim> = Vec::new();
     for mut row in rows {
         if let Some((user, room)) = position_of(&row) {
-            match positions.get(&user) {
+            match positions.get(&user).and_then(|rooms| rooms.get(&room)) {
                 Some(Err(error)) => {
                     give_back(store, &row, error).await?;
                     continue;
                 }
-                Some(Ok(rooms)) if rooms.contains_key(&room) => {
-                    row.payload = payload(&rooms[&room]);
-                }
+                Some(Ok(position)) => row.payload = payload(position),
                 // The user was deleted, or is no longer a member of the chat.
-                _ => {
+                None => {
                     nothing.push(row.claim());
                     continue;
                 }
@@ -178,11 +170,51 @@ async fn render(store: &SqlStore, rows: Vec<OutboxRow>) -> Result<Vec<OutboxRow>
     Ok(rendered)
 }
 
+/// The positions of a user, or why they can't be read.
+type Positions = BTreeMap<RoomId, Result<RoomUnread>>;
+
+/// The positions of a user in rooms: read together, or each alone if one of them is damaged.
+async fn positions_in(store: &SqlStore, user: &UserId, rooms: &[RoomId]) -> Positions {
+    let mut positions = Positions::new();
+    match count::of_rooms(store, user, rooms).await {
+        Ok(found) => {
+            for unread in found {
+                positions.insert(unread.room.clone(), Ok(unread));
+            }
+        }
+        Err(StoreError::Broken(_)) if rooms.len() > 1 => {
+            for room in rooms {
+                match count::of_rooms(store, user, std::slice::from_ref(room)).await {
+                    Ok(found) => {
+                        let found = found.into_iter();
+                        positions.extend(found.map(|unread| (room.clone(), Ok(unread))));
+                    }
+                    Err(error) => {
+                        positions.insert(room.clone(), Err(error));
+                    }
+                }
+            }
+        }
+        Err(error) => {
+            let failed = |room: &RoomId| (room.clone(), Err(error.clone()));
+            positions.extend(rooms.iter().map(failed));
+        }
+    }
+    positions
+}
+
 /// Postpones a row for which the position can't be read; gives it up if a repetition doesn't help.
 async fn give_back(store: &SqlStore, row: &OutboxRow, error: &StoreError) -> Result<()> {
     let (claim, reason) = (row.claim(), error.to_string());
     match error {
-        StoreError::Broken(_) => Outbox::fail(store, claim, &reason).await,
+        StoreError::Broken(_) => {
+            tracing::error!(
+                row = claim.row,
+                reason,
+                "outbox: a position can't be read and is not announced; see hubbub outbox list"
+            );
+            Outbox::fail(store, claim, &reason).await
+        }
         StoreError::Unavailable(_) | StoreError::Refused(_) => {
             Outbox::retry(store, &[claim], UNREADABLE_PAUSE, &reason).await
         }

@@ -2,7 +2,7 @@
 //! count nothing.
 //!
 //! The row of a thread is the lock of its totals. Replies change it in the transactions that add and delete
-//! them. Retention deletes replies only together with their root, which has a lower number.
+//! them. Retention deletes a root, and its row, no later than the replies: the root has a lower number.
 
 use std::collections::BTreeMap;
 
