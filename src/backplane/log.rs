@@ -145,6 +145,17 @@ pub struct Entry {
     pub record: Bytes,
 }
 
+impl Entry {
+    /// The entry's own position.
+    #[must_use]
+    pub fn position(&self) -> Head {
+        Head {
+            epoch: self.epoch.clone(),
+            seq: self.seq,
+        }
+    }
+}
+
 /// The position that an append assigned, now or at its first call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {

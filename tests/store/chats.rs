@@ -14,12 +14,14 @@ use hubbub::store::{
 use uuid::Uuid;
 
 use crate::fixture::{TestStore, entry};
+use crate::messages::fixture as messages;
 
 crate::on_every_database!(
     a_pair_has_one_direct_chat_however_often_it_is_opened_at_once,
     a_direct_chat_never_changes,
     a_group_is_created_with_its_members_or_not_at_all,
     a_list_of_chats_begins_with_the_newest_activity,
+    a_list_of_chats_tells_that_an_edit_is_not_recorded_as_announced,
     a_member_sees_what_the_history_of_the_chat_allows,
     only_owners_change_a_group_and_one_of_them_stays,
     a_change_is_announced_to_those_concerned_and_only_if_it_changes_something,
@@ -320,6 +322,34 @@ async fn a_list_of_chats_begins_with_the_newest_activity(test: &TestStore) {
     assert_eq!(paged, all);
     let one = test.store.chat(chats[1], ann).await.unwrap();
     assert_eq!(one.as_ref(), all.first());
+}
+
+async fn a_list_of_chats_tells_that_an_edit_is_not_recorded_as_announced(test: &TestStore) {
+    let ann = user(test, "ann").await;
+    let chat = group(test, ann, &[], ChatHistory::All).await;
+    let message = messages::message(1, &ann.to_string(), serde_json::json!({"content": "old"}));
+    let room = RoomId::chat(chat);
+    test.commit(&[(room.clone(), message.clone())]).await;
+    let mut edit = messages::edit_of(&message, "new", None);
+    edit.message.room = room;
+    let store: &dyn hubbub::store::MessageStore = &test.store;
+    store.edit(&edit).await.unwrap();
+    let last = async || {
+        let chats = test.store.chats(ann, None, 10).await.unwrap();
+        chats[0].last_message.clone().unwrap()
+    };
+    let listed = last().await;
+    assert_eq!(messages::content(&listed.record), "new");
+    assert!(listed.state.unrecorded.revision);
+    let mut rows = messages::claim(test).await;
+    rows.retain(|row| row.kind == "message_edited");
+    let published = messages::published_at(test, &rows[0], 9).await;
+    messages::done(test, &[published]).await;
+    let listed = last().await;
+    assert_eq!(
+        (listed.form.version, listed.state.unrecorded.revision),
+        (9, false)
+    );
 }
 
 async fn a_member_sees_what_the_history_of_the_chat_allows(test: &TestStore) {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{ChatPosition, ChatView, Chats, RoomUnread, refused, unknown_chat};
 use crate::domain::{ChatMember, Refusal, RoomId, UserId};
-use crate::features::messages::CurrentMessage;
+use crate::features::messages::{CurrentMessage, reconcile};
 use crate::store::ChatOfMember;
 
 /// A page of a user's chats.
@@ -25,21 +25,6 @@ pub struct MemberPage {
     pub members: Vec<ChatMember>,
     /// The last member of this page, if another page follows.
     pub next: Option<Uuid>,
-}
-
-impl From<ChatOfMember> for ChatView {
-    fn from(found: ChatOfMember) -> Self {
-        let last_message = found
-            .last_message
-            .map(|message| CurrentMessage::from(message).entry);
-        Self {
-            chat: found.chat,
-            membership: found.membership,
-            peer: found.peer,
-            last_message,
-            unread: None,
-        }
-    }
 }
 
 impl Chats {
@@ -62,7 +47,10 @@ impl Chats {
             chat: last.chat.id,
         };
         let next = found.last().map(position).filter(|_| has_more);
-        let mut chats: Vec<ChatView> = found.into_iter().map(ChatView::from).collect();
+        let mut chats = Vec::with_capacity(found.len());
+        for chat in found {
+            chats.push(self.view(chat).await?);
+        }
         self.add_unread(caller, &mut chats).await?;
         Ok(ChatPage { chats, next })
     }
@@ -73,10 +61,27 @@ impl Chats {
     /// `not_found`, `unavailable`.
     pub async fn get(&self, caller: Uuid, chat: Uuid) -> Result<ChatView, Refusal> {
         let found = self.store.chat(chat, caller).await.map_err(refused)?;
-        let mut view = ChatView::from(found.ok_or_else(unknown_chat)?);
+        let mut view = self.view(found.ok_or_else(unknown_chat)?).await?;
         self.add_unread(caller, std::slice::from_mut(&mut view))
             .await?;
         Ok(view)
+    }
+
+    /// A chat without what the member has not read. The log is asked where the newest message has a change whose
+    /// announcement is not recorded yet.
+    async fn view(&self, found: ChatOfMember) -> Result<ChatView, Refusal> {
+        let mut last_message = found.last_message.map(CurrentMessage::from);
+        if let Some(CurrentMessage { entry, state }) = &mut last_message {
+            let (room, position) = (found.chat.room(), entry.position());
+            reconcile(&*self.log, &room, &position, vec![(entry, state)]).await?;
+        }
+        Ok(ChatView {
+            chat: found.chat,
+            membership: found.membership,
+            peer: found.peer,
+            last_message: last_message.map(|message| message.entry),
+            unread: None,
+        })
     }
 
     /// Adds what the member has not read in the chats, by one call for all of them.

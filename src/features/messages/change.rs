@@ -324,9 +324,10 @@ impl Messages {
         by: Changer,
     ) -> Result<Progress, ChangeRefused> {
         let message = message_ref(&request.by.room, request.id);
+        let hidden_seq = by.hidden_seq;
         let outcome = match &request.change {
             Change::Edit { record, version } => {
-                let (record, version) = (record.clone(), *version);
+                let (record, version, message) = (record.clone(), *version, message.clone());
                 let edit = MessageEdit {
                     message,
                     by,
@@ -340,7 +341,7 @@ impl Messages {
             Change::React(emoji, on) => {
                 let (emoji, on) = (emoji.clone(), *on);
                 let change = ReactionChange {
-                    message,
+                    message: message.clone(),
                     by,
                     emoji,
                     on,
@@ -364,7 +365,11 @@ impl Messages {
                 target_seq,
                 revision,
             }),
-            outcome => Err(refusal(outcome)),
+            ChangeOutcome::Conflict(found) => {
+                let found = self.as_announced(&message, (*found).into(), hidden_seq);
+                Err(ChangeRefused::Conflict(Box::new(found.await?)))
+            }
+            outcome => Err(refusal(outcome).into()),
         }
     }
 }
@@ -378,11 +383,8 @@ fn changer<A>(permit: &Permit<A>, by: &ChangingUser) -> Changer {
 }
 
 /// Why the change was not made.
-fn refusal(outcome: ChangeOutcome) -> ChangeRefused {
-    let refusal = match outcome {
-        ChangeOutcome::Conflict(message) => {
-            return ChangeRefused::Conflict(Box::new((*message).into()));
-        }
+fn refusal(outcome: ChangeOutcome) -> Refusal {
+    match outcome {
         ChangeOutcome::Deleted => message_deleted(),
         ChangeOutcome::Forbidden => {
             Refusal::new(Code::Forbidden, "the message belongs to another user")
@@ -392,11 +394,13 @@ fn refusal(outcome: ChangeOutcome) -> ChangeRefused {
             "the room has the most pins, or the message the most emojis",
         ),
         ChangeOutcome::Refused(refusal) => refusal,
+        ChangeOutcome::Conflict(_) => {
+            Refusal::new(Code::Conflict, "the message has another version")
+        }
         ChangeOutcome::NotFound | ChangeOutcome::Changed(_) | ChangeOutcome::Pending { .. } => {
             no_such_message()
         }
-    };
-    refusal.into()
+    }
 }
 
 #[cfg(test)]

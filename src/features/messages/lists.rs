@@ -69,16 +69,27 @@ impl Messages {
         permit: &Permit<Reading>,
         id: Uuid,
     ) -> Result<CurrentMessage, Refusal> {
-        let (room, message) = (permit.room(), message_ref(permit.room(), id));
+        let message = message_ref(permit.room(), id);
         let found = self.find(&message, permit.hidden_seq()).await?;
+        self.as_announced(&message, found.into(), permit.hidden_seq())
+            .await
+    }
+
+    /// A message that was read, with the numbers of its announcements also where these are not recorded yet.
+    pub(super) async fn as_announced(
+        &self,
+        message: &MessageRef,
+        found: CurrentMessage,
+        hidden_seq: u64,
+    ) -> Result<CurrentMessage, Refusal> {
         if !found.state.unrecorded.is_any() {
-            return Ok(found.into());
+            return Ok(found);
         }
-        let head = self.head(room).await?;
-        let found = self.find(&message, permit.hidden_seq()).await?;
+        let head = self.head(&message.room).await?;
+        let found = self.find(message, hidden_seq).await?;
         let mut current = CurrentMessage::from(found);
         let messages = std::iter::once(&mut current);
-        reconcile_all(self.messaging.log(), room, &head, messages).await?;
+        reconcile_all(self.messaging.log(), &message.room, &head, messages).await?;
         Ok(current)
     }
 

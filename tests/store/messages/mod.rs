@@ -3,7 +3,7 @@
 mod answers;
 mod deletions;
 mod edits;
-mod fixture;
+pub(crate) mod fixture;
 mod given_up;
 mod own_rows;
 mod projection;

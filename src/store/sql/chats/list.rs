@@ -11,8 +11,10 @@ use crate::store::sql::archive::entries::{self, EntryRow};
 use crate::store::sql::conn::Conn;
 use crate::store::sql::db::Db;
 use crate::store::sql::fault::Outcome;
-use crate::store::sql::value::{Arg, Text, args};
-use crate::store::{ChatOfMember, ChatPeer, ChatPosition, MessageState, Result, StoredMessage};
+use crate::store::sql::value::{Arg, Text, args, loaded};
+use crate::store::{
+    ChatOfMember, ChatPeer, ChatPosition, MessageState, Result, StoredMessage, Unrecorded,
+};
 
 /// A statement that selects chats of a member as [`ListedRow`]: first the memberships of `$memberships`,
 /// with the newest message that the member can read; then a page of these, by `$page`; then, for each chat of
@@ -138,7 +140,8 @@ async fn complete(conn: &mut Conn, rows: Vec<ListedRow>) -> Outcome<Vec<ChatOfMe
 }
 
 fn last_message(chat: &Chat, row: NewestRow) -> Outcome<StoredMessage> {
-    let (seq, at, kind, form, id, user, send_key, record, epoch, version, edited_at) = row;
+    let (seq, at, kind, form, id, user, send_key, record, epoch, version, edited_at, unrecorded) =
+        row;
     let entry: EntryRow = (seq, at, kind, form, id, user, send_key, record, epoch);
     let entry = entries::decoded(&chat.room(), entry)?;
     let edit = version.zip(edited_at);
@@ -148,7 +151,7 @@ fn last_message(chat: &Chat, row: NewestRow) -> Outcome<StoredMessage> {
             seq: entry.seq,
         },
         at: entry.at,
-        version: edit.map_or(entry.seq, |(version, _)| version.cast_unsigned()),
+        version: edit.map_or(entry.seq, |(version, _)| loaded(version)),
         edited_at: edit.map(|(_, at)| loaded_time(at)),
         content: match edit {
             Some(_) => FormContent::Edited(entry.record.clone()),
@@ -159,11 +162,18 @@ fn last_message(chat: &Chat, row: NewestRow) -> Outcome<StoredMessage> {
     Ok(StoredMessage {
         form,
         record: entry.record,
-        state: MessageState::default(),
+        state: MessageState {
+            unrecorded: Unrecorded {
+                revision: unrecorded != 0,
+                reactions: false,
+            },
+            ..MessageState::default()
+        },
     })
 }
 
-/// An entry with the version and the time of its last edit.
+/// An entry with the version and the time of its last edit, and whether its last revision is not recorded as
+/// announced.
 type NewestRow = (
     i64,
     i64,
@@ -176,13 +186,17 @@ type NewestRow = (
     Option<Text>,
     Option<i64>,
     Option<i64>,
+    i64,
 );
 
 async fn newest_messages(conn: &mut Conn, rows: &[ListedRow]) -> Outcome<HashMap<Uuid, NewestRow>> {
     const FIND: &str = "SELECT e.seq, e.at, CAST(e.kind AS {bigint}), CAST(e.form AS {bigint}), \
         e.id, e.user_id, e.send_key, e.record, \
         (SELECT p.name FROM hubbub_epochs p \
-         WHERE p.room_no = e.room_no AND p.epoch_no = e.epoch_no), c.version, c.edited_at \
+         WHERE p.room_no = e.room_no AND p.epoch_no = e.epoch_no), c.version, c.edited_at, \
+        CAST(CASE WHEN EXISTS (SELECT 1 FROM hubbub_message_changes h \
+         WHERE h.room_no = c.room_no AND h.seq = c.seq AND h.revision = c.revision \
+         AND h.change_seq IS NULL) THEN 1 ELSE 0 END AS {bigint}) \
         FROM hubbub_entries e \
         LEFT JOIN hubbub_messages c ON c.room_no = e.room_no AND c.seq = e.seq \
         WHERE e.id IN ({list})";
