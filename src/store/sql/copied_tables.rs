@@ -44,6 +44,8 @@ impl Table {
         let template = match after {
             None => self.first,
             Some(row) => {
+                // MySQL reads a range by the first column, and none by the comparison of all of them.
+                values.push(row.0[0].clone());
                 values.extend_from_slice(&row.0[..self.keys]);
                 self.next
             }
@@ -217,7 +219,7 @@ macro_rules! table_of {
             ),
             next: concat!(
                 "SELECT ", $key $(, ", ", $keys)* $(, ", ", selected!($column $($selected)?))+,
-                " FROM ", $name, $condition, " AND (", $key $(, ", ", $keys)*, ") > (?",
+                " FROM ", $name, $condition, " AND ", $key, " >= ? AND (", $key $(, ", ", $keys)*, ") > (?",
                 $(", ", mark!($keys),)* ") ORDER BY ", $key $(, ", ", $keys)*, " LIMIT ?"
             ),
             insert: concat!(
